@@ -1,0 +1,85 @@
+"""Where fedtl keeps things on disk, and how it writes them: atomically or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from fedtl.errors import CacheError
+
+
+def home() -> Path:
+    """Return ``$FEDTL_HOME``, or ``fedtl`` in the user's cache folder; it is created on first write.
+
+    Examples
+    --------
+    >>> import os; os.environ["FEDTL_HOME"] = "/tmp/somewhere"
+    >>> str(home())
+    '/tmp/somewhere'
+    """
+    named = os.environ.get("FEDTL_HOME")
+    if named:
+        return Path(named).expanduser()
+    if sys.platform == "darwin":
+        base = Path("~/Library/Caches")
+    elif sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", "~/AppData/Local"))
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"))
+    return base.expanduser() / "fedtl"
+
+
+def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write a file under a temporary name, flush it to disk, and rename it into place.
+
+    A reader sees the old file or the new one, never half of one; of two writers the last one wins.
+
+    Parameters
+    ----------
+    path : Path
+        The file to create or replace; missing parent folders are created.
+    write : Callable
+        Called with the open binary file.
+
+    Raises
+    ------
+    CacheError
+        The disk is full or the folder cannot be written.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        temporary = Path(name)
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def unwritable(path: Path, error: OSError) -> CacheError:
+    """Turn an ``OSError`` met while writing ``path`` into an error with a cure."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return CacheError(
+            f"The disk is full: '{path}' could not be written.",
+            next_step="Free some space (`fedtl features prune` empties the feature cache) or set "
+            "FEDTL_HOME to a larger disk, then run the same command again.",
+            code="disk.full",
+        )
+    return CacheError(
+        f"'{path}' cannot be written ({error.strerror}).",
+        next_step="Check the folder's permissions or set FEDTL_HOME to a folder you may write to.",
+        code="disk.unwritable",
+    )
