@@ -58,18 +58,12 @@ def calibrate(
     check_budget(epsilon, delta)
     judge = accountant_of(accountant)
 
-    def meets(noise: float) -> bool:
-        return judge.epsilon(event_of(noise), delta) <= epsilon
+    def cost(noise: float) -> float:
+        return judge.epsilon(event_of(noise), delta)
 
-    low, high = _bracket(meets, epsilon, delta)
+    low, high = _bracket(lambda noise: cost(noise) <= epsilon, epsilon, delta)
     goal = _default_tolerance(event_of(high)) if tolerance is None else max(tolerance, 1e-12)
-    while high > low * (1 + goal):
-        middle = math.sqrt(low * high)
-        if meets(middle):
-            high = middle
-        else:
-            low = middle
-    return high
+    return _narrowed(lambda noise: math.log(cost(noise) / epsilon), low, high, goal)
 
 
 def check_budget(epsilon: float, delta: float) -> None:
@@ -114,6 +108,28 @@ def _bracket(meets: Callable[[float], bool], epsilon: float, delta: float) -> tu
         if low > most:
             raise _no_noise("missed however large the noise", epsilon, delta)
     return low, low * 2
+
+
+def _narrowed(excess: Callable[[float], float], low: float, high: float, goal: float) -> float:
+    """Close in on the root of a falling function, from above, and return the upper end.
+
+    The root is guessed on a straight line in log-log, a little too low and too high in turn so that
+    both ends move; every third step halves the bracket whatever the line says.
+    """
+    above, below = excess(low), excess(high)
+    step = 0
+    while high > low * (1 + goal):
+        step += 1
+        width = math.log(high / low)
+        share = above / (above - below) + (-1) ** step * goal / (3 * width)
+        lawful = step % 3 and math.isfinite(above) and 0 < share < 1
+        middle = low * math.exp(width * (share if lawful else 0.5))
+        value = excess(middle)
+        if value <= 0:
+            high, below = middle, value
+        else:
+            low, above = middle, value
+    return high
 
 
 def _default_tolerance(event: Event) -> float:

@@ -17,14 +17,14 @@ from fedtl.errors import PrivacyError
 from fedtl.privacy.events import Releases
 from fedtl.privacy.gaussian import gaussian_delta, gaussian_epsilon
 
-GRID_STEPS = (1e-2, 1e-3, 1e-4, 1e-5)
+GRID_STEPS = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5)
 MAX_CELLS = 3e6
 MAX_MEAN_LOSS = 1e4
-CONVERGED = 0.01
+CONVERGED = 2e-3
 
 
 def pld_epsilon(releases: Sequence[Releases], delta: float) -> float:
-    """Return an upper bound of epsilon, tight to about 1e-4 of its value.
+    """Return an upper bound of epsilon, tight to about 2e-4 of its value.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def _refined(releases: Sequence[Releases], read: Callable[[Any], float]) -> floa
     for step, finer in zip(GRID_STEPS, (*GRID_STEPS[1:], 0.0), strict=True):
         loss = _composed(releases, step)
         value = float(read(loss))
-        # The error falls at least with sqrt(step): less than this gained means little is left.
+        # The error falls with step²: a tenth of what the last refinement gained is left.
         converged = best - value <= CONVERGED * value
         best = min(best, value)
         if converged or finer == 0 or _width(releases, loss) > MAX_CELLS * finer:
