@@ -1,0 +1,1 @@
+"""Flower apps, made from a site or a recipe."""

@@ -1,0 +1,43 @@
+"""The ClientApp: thin, it hands each message to the site and carries the answer back."""
+
+from __future__ import annotations
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from fedtl.site.answer import (
+    SiteOf,
+    answer_describe,
+    answer_evaluate,
+    answer_statistics,
+    answer_train,
+)
+
+
+def make_client_app(site_of: SiteOf) -> ClientApp:
+    """Return a ClientApp that answers for the site behind a context.
+
+    Parameters
+    ----------
+    site_of : callable
+        ``site_of(context) -> Site``; called for each message, so it should remember its sites.
+    """
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        return answer_train([(message, context)], site_of)[0]
+
+    @app.train("statistics")
+    def statistics(message: Message, context: Context) -> Message:
+        return answer_statistics(message, context, site_of)
+
+    @app.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        return answer_evaluate(message, context, site_of)
+
+    @app.query("describe")
+    def describe(message: Message, context: Context) -> Message:
+        return answer_describe(message, context, site_of)
+
+    return app

@@ -1,0 +1,242 @@
+"""A simulated federation: one data set, cut into sites, with features extracted once for all of them."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+import numpy as np
+import torch
+from flwr.app import Context
+
+from fedtl.backbone import BackboneCard, resolve
+from fedtl.data import Manifest, SiteRows, open_data, partition
+from fedtl.features import Features, extract, prepare
+from fedtl.privacy.plan import PrivacyPlan, plan_for
+from fedtl.recipe import Recipe
+from fedtl.site.site import Site
+from fedtl.strategies import make_strategy
+from fedtl.train.fit import Examples
+from fedtl.train.task import TrainTask
+
+Progress = Callable[[str, int, int], None]
+"""``progress(phase, done, total)``; called often, from any thread."""
+
+
+def silent(phase: str, done: int, total: int) -> None:
+    """Show no progress."""
+
+
+@dataclass(frozen=True)
+class Federation:
+    """Everything that a simulation knows before the first round.
+
+    Attributes
+    ----------
+    rows : tuple of SiteRows
+        Which examples belong to which site, in name order.
+    x : Tensor
+        ``[n, d]`` prepared features, memory-mapped; site after site, training before held-out rows.
+    y : Tensor
+        ``[n]`` labels in the same order.
+    seconds : dict of str to float
+        What building it took, per phase.
+    """
+
+    recipe: Recipe
+    manifest: Manifest
+    card: BackboneCard
+    features: Features
+    rows: tuple[SiteRows, ...]
+    x: torch.Tensor
+    y: torch.Tensor
+    seconds: dict[str, float]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Site names, in order."""
+        return tuple(rows.name for rows in self.rows)
+
+    @property
+    def width(self) -> int:
+        """Features per example, bias feature included."""
+        return int(self.x.shape[1])
+
+    def site(self, at: int, *, spent_before: int = 0) -> Site:
+        """Return one site; its examples are views of the shared memory-mapped features."""
+        return Site(
+            name=self.rows[at].name,
+            classes=self.manifest.classes,
+            width=self.width,
+            backbone=self.card.digest(),
+            load=partial(self._examples, at),
+            spent_before=spent_before,
+            simulated=True,
+        )
+
+    def _examples(self, at: int) -> tuple[Examples, Examples]:
+        start = int(self._starts[at])
+        middle = start + len(self.rows[at].train)
+        end = middle + len(self.rows[at].test)
+        return (
+            Examples.of(self.x[start:middle], self.y[start:middle]),
+            Examples.of(self.x[middle:end], self.y[middle:end]),
+        )
+
+    @property
+    def _starts(self) -> np.ndarray:
+        return np.cumsum([0, *(len(r.train) + len(r.test) for r in self.rows)])
+
+    def plan(self) -> PrivacyPlan | None:
+        """Return the privacy plan of the run, calibrated over all its rounds; None without."""
+        return plan_of(self.recipe, mean_size=float(np.mean([len(r.train) for r in self.rows])))
+
+
+def build(recipe: Recipe, progress: Progress = silent) -> Federation:
+    """Open the data, cut it into sites, and make or find the features."""
+    clock = [time.perf_counter()]
+    data, cut, body = recipe.data, recipe.partition, recipe.backbone
+    manifest = open_data(
+        data.source,
+        test_fraction=data.test_fraction,
+        classes=data.classes,
+        tolerate_unreadable=data.tolerate_unreadable,
+        limit=data.limit,
+        progress=partial(progress, "reading"),
+    )
+    rows = partition(
+        manifest.labels,
+        manifest.test,
+        kind=cut.kind,
+        sites=cut.sites,
+        seed=recipe.seed,
+        alpha=cut.alpha,
+        classes_per_site=cut.classes_per_site,
+        groups=manifest.groups,
+        natural=manifest.sites,
+        min_examples=cut.min_examples,
+    )
+    clock.append(time.perf_counter())
+    card = resolve(
+        body.name, body.weights or None, taps=body.taps, image_size=body.image_size or None
+    )
+    features = extract(
+        manifest,
+        card,
+        engine=body.engine,
+        precision=body.precision,
+        progress=partial(progress, "features"),
+    )
+    order = np.concatenate([part for r in rows for part in (r.train, r.test)])
+    prepared = prepare(features, order)
+    clock.append(time.perf_counter())
+    return Federation(
+        recipe=recipe,
+        manifest=manifest,
+        card=card,
+        features=features,
+        rows=rows,
+        x=_read_only(prepared.x),
+        y=torch.from_numpy(manifest.labels[order]),
+        seconds={"data": clock[1] - clock[0], "features": clock[2] - clock[1]},
+    )
+
+
+def _read_only(x: np.ndarray) -> torch.Tensor:
+    """Wrap a read-only map; nothing in fedtl writes into features."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(x)
+
+
+def task_of(recipe: Recipe) -> TrainTask:
+    """Return the local training that a recipe asks for."""
+    train = recipe.train
+    return TrainTask(
+        rounds=train.rounds,
+        steps=train.local_steps,
+        sampling=train.sampling,
+        batch_size=train.batch_size,
+        optimizer=train.optimizer,
+        lr=train.lr,
+        momentum=train.momentum,
+        weight_decay=train.weight_decay,
+        schedule=train.schedule,
+        averaging=train.averaging,
+        head=recipe.head.kind,
+        hidden=recipe.head.hidden,
+    )
+
+
+FEATURE_NORM = 1.01**0.5
+"""Every prepared row has unit length and a bias feature of 0.1."""
+
+
+def plan_of(recipe: Recipe, *, mean_size: float) -> PrivacyPlan | None:
+    """Return a recipe's privacy plan; ``mean_size`` stands in for an unnamed public size."""
+    privacy, train = recipe.privacy, recipe.train
+    if not privacy.enabled:
+        return None
+    strategy = make_strategy(recipe.strategy.name, recipe.strategy.options)
+    size = float(privacy.public_size or max(round(mean_size), 1))
+    gradients = getattr(strategy, "mechanism", "gradients") == "gradients"
+    poisson = gradients and train.sampling == "poisson"
+    return plan_for(
+        epsilon=privacy.epsilon,
+        delta=privacy.delta,
+        clip_norm=privacy.clip_norm if gradients else FEATURE_NORM,
+        releases=train.rounds * train.local_steps if gradients else 1,
+        sampling_rate=min(1.0, train.batch_size / size) if poisson else 1.0,
+        mechanism="gradients" if gradients else "statistics",
+        accountant=privacy.accountant,
+        public_size=size,
+        noise_multiplier=privacy.noise_multiplier,
+    )
+
+
+class Sites:
+    """``site_of`` of a federation: the site behind a Flower context, remembered.
+
+    Travels to other processes as the recipe only; there the federation is built again, from the
+    feature cache, when the first site is asked for.
+    """
+
+    def __init__(self, recipe: Recipe, spent: dict[str, int]) -> None:
+        self._recipe, self._spent = recipe, spent
+        self._federation: Federation | None = None
+        self._sites: dict[int, Site] = {}
+
+    @classmethod
+    def of(cls, federation: Federation, spent: dict[str, int]) -> Sites:
+        """Return the sites of a federation that is already built.
+
+        Parameters
+        ----------
+        spent : dict of str to int
+            Private releases of each site before this process started.
+        """
+        sites = cls(federation.recipe, spent)
+        sites._federation = federation
+        return sites
+
+    def __call__(self, context: Context) -> Site:
+        """Return the site with the context's ``partition-id``."""
+        at = int(context.node_config["partition-id"])
+        if at not in self._sites:
+            federation = self._federation or federation_of(self._recipe.model_dump_json())
+            before = self._spent.get(federation.names[at], 0)
+            self._sites[at] = federation.site(at, spent_before=before)
+        return self._sites[at]
+
+    def __reduce__(self) -> tuple[type[Sites], tuple[Recipe, dict[str, int]]]:
+        """Leave data and features behind."""
+        return Sites, (self._recipe, self._spent)
+
+
+@lru_cache(maxsize=2)
+def federation_of(recipe_json: str) -> Federation:
+    """Build a federation once per process."""
+    return build(Recipe.model_validate_json(recipe_json))

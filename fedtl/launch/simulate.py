@@ -1,0 +1,236 @@
+"""A simulation from recipe to run folder: build, run the rounds, compare, report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+
+from flwr.serverapp import Grid
+
+from fedtl.apps.client import make_client_app
+from fedtl.errors import CacheError, RecipeError
+from fedtl.home import write_atomic
+from fedtl.launch.compare import Comparison, compare
+from fedtl.launch.federation import Federation, Progress, Sites, build, silent, task_of
+from fedtl.launch.history import Entry, load_history, releases_of, save_history, write_csv
+from fedtl.launch.results import module_of, result_of
+from fedtl.modules import save_module
+from fedtl.privacy.plan import PrivacyPlan
+from fedtl.recipe import Recipe, load_recipe
+from fedtl.report.result import RunResult
+from fedtl.rounds import RoundRecord, Settings, State, run
+from fedtl.rounds.checkpoint import load, save
+from fedtl.rounds.sites import describe_sites
+from fedtl.strategies import make_strategy
+from fedtl.train.heads import initial_head
+from fedtl.transport.local import LocalGrid
+from fedtl.transport.stacked import StackedGrid
+from fedtl.transport.wrappers import DropoutGrid, MeteredGrid
+from fedtl.wire.messages import task_config
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that came to an end, or was stopped and can be resumed."""
+
+    result: RunResult
+    folder: Path
+    head: dict[str, object] = field(repr=False, default_factory=dict)
+
+
+def new_folder(recipe: Recipe, base: Path = Path("runs")) -> Path:
+    """Return a run folder that does not exist yet: ``runs/<name>-<time>``."""
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    folder, more = base / f"{recipe.name}-{stamp}", 1
+    while folder.exists():
+        more += 1
+        folder = base / f"{recipe.name}-{stamp}-{more}"
+    return folder
+
+
+def recipe_of(folder: Path) -> Recipe:
+    """Return the recipe of a run folder.
+
+    Raises
+    ------
+    CacheError
+        The folder is no run folder.
+    """
+    if not (folder / "recipe.toml").is_file():
+        raise CacheError(
+            f"'{folder}' is not a run folder: it has no recipe.toml.",
+            next_step="Name a folder such as runs/digits-20260101-120000.",
+        )
+    return load_recipe(folder / "recipe.toml")
+
+
+def simulate(
+    recipe: Recipe, folder: Path, *, progress: Progress = silent, html: bool = True
+) -> Finished:
+    """Run a simulation, or what is left of it, and write its run folder.
+
+    A folder that holds the checkpoint of the same recipe is resumed, and the head it ends with is the
+    one of an uninterrupted run. Ctrl-C keeps every finished round and raises ``KeyboardInterrupt``.
+
+    Parameters
+    ----------
+    folder : Path
+        New, empty, or the folder of an earlier run of this very recipe.
+    html : bool
+        Whether to draw ``report.html``; ``report.json`` is always written.
+
+    Raises
+    ------
+    FedtlError
+        Anything the user can mend; what was finished before is kept.
+    """
+    _claim(folder, recipe)
+    federation = build(recipe, progress)
+    story = _Story(federation, folder, progress)
+    started = time.perf_counter()
+    try:
+        story.tell()
+    except KeyboardInterrupt:
+        if story.entries:
+            _conclude(story, "stopped", Comparison(), time.perf_counter() - started, html=html)
+        raise
+    seconds = time.perf_counter() - started
+    comparison = compare(federation, progress)
+    return _conclude(story, "finished", comparison, seconds, html=html)
+
+
+def _claim(folder: Path, recipe: Recipe) -> None:
+    """Write the resolved recipe, or check that the folder belongs to it."""
+    path = folder / "recipe.toml"
+    if path.is_file():
+        if load_recipe(path) != recipe:
+            raise RecipeError(
+                f"'{folder}' belongs to another recipe.",
+                next_step="Resume it without changing its recipe, or start in a new folder.",
+            )
+        return
+    text = f"# fedtl recipe, resolved. Run it again: fedtl simulate {path}\n{recipe.to_toml()}"
+    write_atomic(path, lambda file: file.write(text.encode()))
+
+
+class _Story:
+    """One run's rounds, from wherever it stands to the end."""
+
+    def __init__(self, federation: Federation, folder: Path, progress: Progress) -> None:
+        self.federation, self.folder, self.progress = federation, folder, progress
+        recipe = federation.recipe
+        self.strategy = make_strategy(recipe.strategy.name, recipe.strategy.options)
+        self.rounds = getattr(self.strategy, "rounds", recipe.train.rounds)
+        self.plan: PrivacyPlan | None = federation.plan()
+        head = initial_head(
+            recipe.head.kind,
+            federation.width,
+            len(federation.manifest.classes),
+            hidden=recipe.head.hidden,
+            seed=recipe.seed,
+        )
+        self.state = load(folder / "checkpoint", self.strategy) or State(0, head)
+        self.entries = load_history(folder / "checkpoint", self.state.round)
+        self._before: tuple[dict[int, int], dict[int, int]] = ({}, {})
+
+    def tell(self) -> None:
+        """Run the rounds that are left on the recipe's transport."""
+        if self.state.round < self.rounds:
+            on_grid(self.federation, self._on_grid, spent=releases_of(self.entries))
+
+    def _on_grid(self, grid: Grid) -> None:
+        recipe = self.federation.recipe
+        sites = {node: d.name for node, d in describe_sites(grid).items()}
+        metered = MeteredGrid(grid)
+        outer: Grid = metered
+        if recipe.transport.dropout:
+            outer = DropoutGrid(
+                metered, rate=recipe.transport.dropout, seed=recipe.seed, names=sites
+            )
+        self.progress("rounds", self.state.round, self.rounds)
+        run(
+            outer,
+            self.strategy,
+            sites=sites,
+            start=self.state,
+            config=task_config(task_of(recipe), self.plan, seed=recipe.seed),
+            settings=settings_of(recipe, self.rounds),
+            on_round=lambda state, record: self._keep(state, record, metered, sites),
+        )
+
+    def _keep(
+        self, state: State, record: RoundRecord, grid: MeteredGrid, sites: dict[int, str]
+    ) -> None:
+        """Save what a round did: history first, then the checkpoint that points at it."""
+        traffic = grid.traffic.take()
+        down = {sites[node]: n for node, n in traffic.down.items()}
+        up = {sites[node]: n for node, n in traffic.up.items()}
+        self.entries.append(Entry(record, down, up))
+        self.state = state
+        save_history(self.folder / "checkpoint", self.entries)
+        save(self.folder / "checkpoint", state, self.strategy)
+        self.progress("rounds", state.round, self.rounds)
+
+
+def settings_of(recipe: Recipe, rounds: int) -> Settings:
+    """Return the loop's settings of a recipe."""
+    return Settings(
+        rounds=rounds,
+        sites_per_round=recipe.train.sites_per_round,
+        seed=recipe.seed,
+        evaluate_every=recipe.evaluate_every,
+        timeout=recipe.transport.timeout,
+    )
+
+
+def on_grid(
+    federation: Federation, story: Callable[[Grid], None], *, spent: dict[str, int]
+) -> None:
+    """Call ``story`` with the Grid of the recipe's transport."""
+    site_of = Sites.of(federation, spent)
+    app = make_client_app(site_of)
+    via = federation.recipe.transport.via
+    if via == "ray":
+        from fedtl.transport.ray import run_on_ray
+
+        run_on_ray(app, len(federation.rows), story)
+    elif via == "local":
+        story(LocalGrid(app, federation.names))
+    else:
+        story(StackedGrid(app, federation.names, site_of=site_of))
+
+
+def _conclude(
+    story: _Story, status: str, comparison: Comparison, seconds: float, *, html: bool
+) -> Finished:
+    federation, folder = story.federation, story.folder
+    result = result_of(
+        federation,
+        story.entries,
+        plan=story.plan,
+        status=status,
+        rounds=story.rounds,
+        comparison=comparison,
+        seconds={**federation.seconds, "rounds": seconds, "comparisons": comparison.seconds},
+    )
+    write_atomic(folder / "report.json", lambda file: file.write(result.to_json().encode()))
+    write_csv(folder, story.entries)
+    if status == "finished":
+        save_module(folder / "module", module_of(federation, story.state.head, result))
+    if html:
+        from fedtl.report.html import write_report
+
+        write_report(result, folder / "report.html")
+    return Finished(result, folder, dict(story.state.head))
+
+
+def replaced(recipe: Recipe, **tables: dict[str, object]) -> Recipe:
+    """Return a recipe with some values of its tables replaced."""
+    return recipe.model_copy(
+        update={
+            name: getattr(recipe, name).model_copy(update=values) for name, values in tables.items()
+        }
+    )

@@ -1,0 +1,5 @@
+"""The server's story: rounds of a strategy over a Grid, whichever Grid that is."""
+
+from fedtl.rounds.run import Outcome, RoundRecord, Settings, State, run
+
+__all__ = ["Outcome", "RoundRecord", "Settings", "State", "run"]

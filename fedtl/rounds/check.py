@@ -1,0 +1,91 @@
+"""Which replies a strategy gets to see: one per site, finite, of the right shape, in name order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from flwr.app import Message
+
+from fedtl.errors import FedtlError
+from fedtl.types import Arrays
+from fedtl.wire.arrays import unpack
+from fedtl.wire.messages import TRAIN
+
+Signature = tuple[tuple[str, tuple[int, ...]], ...]
+
+
+def usable_replies(
+    messages: Sequence[Message],
+    replies: Sequence[Message],
+    sites: Mapping[int, str],
+    head: Arrays,
+) -> tuple[list[Message], dict[str, str]]:
+    """Split replies into those to aggregate and those to leave out, with the reason.
+
+    Parameters
+    ----------
+    messages, replies : sequence of Message
+        What was sent and what came back, in any order.
+    sites : mapping of int to str
+        Node id to site name.
+    head : mapping of str to NDArray
+        The head that was sent: a trained head must have its shape. Other answers (statistics) must
+        have the shape most of them have.
+
+    Returns
+    -------
+    tuple
+        Usable replies in name order, and site name to failure code: the site's own code,
+        ``reply.missing``, ``update.not-finite``, ``update.shape`` or ``message.invalid``.
+    """
+    asked = {m.metadata.dst_node_id: m.metadata.message_type for m in messages}
+    failures = {sites[node]: "reply.missing" for node in asked}
+    signed: dict[str, tuple[Message, Signature]] = {}
+    for reply in replies:
+        node = reply.metadata.src_node_id
+        if node not in asked or sites[node] in signed:
+            continue
+        result = _inspect(reply)
+        if isinstance(result, str):
+            failures[sites[node]] = result
+        else:
+            failures.pop(sites[node], None)
+            signed[sites[node]] = (reply, result)
+    expected = _expected(set(asked.values()), signed, head)
+    for name in [n for n, (_, signature) in signed.items() if signature != expected]:
+        failures[name] = "update.shape"
+        del signed[name]
+    return [signed[name][0] for name in sorted(signed)], failures
+
+
+def _inspect(reply: Message) -> Signature | str:
+    """Return the names and shapes of a reply's arrays, or why it cannot be used."""
+    if reply.has_error():
+        return reply.error.reason or "site.failed"
+    records = list(reply.content.array_records.values())
+    if len(records) != 1 or len(reply.content.metric_records) != 1:
+        return "message.invalid"
+    try:
+        arrays = unpack(records[0])
+    except FedtlError as error:
+        return error.code
+    if not all(np.isfinite(values.sum()) for values in arrays.values()) and not all(
+        np.isfinite(values).all() for values in arrays.values()
+    ):
+        return "update.not-finite"
+    return _signature(arrays)
+
+
+def _signature(arrays: Arrays) -> Signature:
+    return tuple(sorted((name, values.shape) for name, values in arrays.items()))
+
+
+def _expected(
+    kinds: set[str], signed: Mapping[str, tuple[Message, Signature]], head: Arrays
+) -> Signature:
+    if kinds == {TRAIN}:
+        return _signature(head)
+    counts = Counter(signature for _, signature in signed.values())
+    return counts.most_common(1)[0][0] if counts else ()

@@ -1,0 +1,99 @@
+"""A run's state on disk after every round: head, strategy state, and nothing that needs a pickle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.serverapp.strategy import Strategy
+from numpy.typing import NDArray
+
+from fedtl.errors import CacheError
+from fedtl.home import write_atomic
+from fedtl.rounds.run import State
+
+_FILE = "state.safetensors"
+
+
+def save(folder: Path, state: State, strategy: Strategy) -> None:
+    """Write the state after a round; the file of the round before is replaced as a whole.
+
+    A strategy may say what it remembers with ``state_dict()`` and take it back with
+    ``load_state_dict(state)``. Otherwise every attribute that is a number, text, array or a nesting of
+    these is saved, which covers Flower's own strategies.
+    """
+    from safetensors.numpy import save as to_bytes
+
+    tensors: dict[str, NDArray[Any]] = {f"head/{k}": np.asarray(v) for k, v in state.head.items()}
+    remembered = strategy.state_dict() if hasattr(strategy, "state_dict") else vars(strategy)
+    tree = _split(remembered, "strategy", tensors)
+    meta = {"round": str(state.round), "strategy": json.dumps(tree)}
+    data = to_bytes({k: np.ascontiguousarray(v) for k, v in tensors.items()}, metadata=meta)
+    write_atomic(folder / _FILE, lambda file: file.write(data))
+
+
+def load(folder: Path, strategy: Strategy) -> State | None:
+    """Read the last state, put the strategy's memory back, and return the state; None if there is none.
+
+    Raises
+    ------
+    CacheError
+        The file is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = folder / _FILE
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(str(path), framework="np") as file:
+            meta = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tree, round_ = json.loads(meta["strategy"]), int(meta["round"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise CacheError(
+            f"The checkpoint '{path}' is damaged.",
+            next_step="Delete it to start the run from the first round.",
+        ) from error
+    remembered = _join(tree, tensors)
+    if hasattr(strategy, "load_state_dict"):
+        strategy.load_state_dict(remembered)
+    else:
+        vars(strategy).update(remembered)
+    head = {k.removeprefix("head/"): v for k, v in tensors.items() if k.startswith("head/")}
+    return State(round_, head)
+
+
+_SKIP = object()
+
+
+def _split(value: Any, path: str, tensors: dict[str, NDArray[Any]]) -> Any:
+    """Replace arrays by references; leave out what is not plain data (functions, loggers)."""
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        tensors[path] = value
+        return {"tensor": path}
+    if value is None or isinstance(value, bool | int | float | str):
+        return {"plain": value}
+    if isinstance(value, np.generic):
+        return {"plain": value.item()}
+    if isinstance(value, dict) and all(isinstance(k, str | int) for k in value):
+        parts = {k: _split(v, f"{path}/{k}", tensors) for k, v in value.items()}
+        return {"dict": [[k, v] for k, v in parts.items() if v is not _SKIP]}
+    if isinstance(value, list | tuple):
+        items = [_split(v, f"{path}/{i}", tensors) for i, v in enumerate(value)]
+        return _SKIP if any(i is _SKIP for i in items) else {type(value).__name__: items}
+    return _SKIP
+
+
+def _join(tree: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> Any:
+    ((kind, value),) = tree.items()
+    if kind == "tensor":
+        return tensors[value]
+    if kind == "dict":
+        return {k: _join(v, tensors) for k, v in value}
+    if kind in ("list", "tuple"):
+        items = [_join(v, tensors) for v in value]
+        return items if kind == "list" else tuple(items)
+    return value

@@ -1,0 +1,276 @@
+"""One loop over rounds, made for being read, stopped and resumed.
+
+Differs from Flower's ``Strategy.start`` in what a federation of institutions needs: cohorts are drawn by
+site name from the run's seed, replies are checked and put in name order before a strategy sees them, and
+the state after every round is a value that can be saved.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.serverapp import Grid
+from flwr.serverapp.exception import AggregationError, InconsistentMessageReplies
+from flwr.serverapp.strategy import Strategy
+
+from fedtl.errors import StrategyError, TransportError
+from fedtl.rng import stream
+from fedtl.rounds.check import usable_replies
+from fedtl.rounds.sites import CohortGrid
+from fedtl.types import Arrays, Evaluation
+from fedtl.wire.arrays import pack, unpack
+from fedtl.wire.messages import read_evaluation
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the loop needs to know.
+
+    Attributes
+    ----------
+    rounds : int
+        Rounds in all, those of an earlier part of a resumed run included.
+    sites_per_round : int
+        Cohort size; 0 takes every site.
+    seed : int
+        The run's seed, for cohorts.
+    evaluate_every : int
+        Rounds between evaluations at the sites; the last round is always evaluated.
+    timeout : float or None
+        Seconds to wait for the replies of one phase.
+    """
+
+    rounds: int
+    sites_per_round: int = 0
+    seed: int = 1
+    evaluate_every: int = 1
+    timeout: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRecord:
+    """What happened in one round.
+
+    Attributes
+    ----------
+    round : int
+        From 1.
+    cohort : tuple of str
+        Sites asked to train.
+    failures : mapping of str to str
+        Site to failure code, for those whose update was not used.
+    releases : mapping of str to int
+        Site to its private releases so far, for those that answered.
+    evaluations : mapping of str to Evaluation
+        Site to its held-out result; empty in rounds without an evaluation.
+    seconds_train, seconds_aggregate, seconds_evaluate : float
+        Wall-clock seconds.
+    """
+
+    round: int
+    cohort: tuple[str, ...]
+    failures: Mapping[str, str]
+    releases: Mapping[str, int]
+    evaluations: Mapping[str, Evaluation]
+    seconds_train: float
+    seconds_aggregate: float
+    seconds_evaluate: float
+
+    @property
+    def accuracy(self) -> float:
+        """Accuracy over all sites' held-out examples; nan without an evaluation."""
+        n = sum(e.n for e in self.evaluations.values())
+        right = sum(int(np.trace(e.confusion)) for e in self.evaluations.values())
+        return right / n if n else float("nan")
+
+    @property
+    def loss(self) -> float:
+        """Mean loss over all sites' held-out examples; nan without an evaluation."""
+        n = sum(e.n for e in self.evaluations.values())
+        return sum(e.loss * e.n for e in self.evaluations.values()) / n if n else float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything that the next round depends on: save it, and the run can go on from there."""
+
+    round: int
+    head: Arrays
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The end of a run."""
+
+    head: Arrays
+    history: tuple[RoundRecord, ...] = field(repr=False)
+
+
+OnRound = Callable[[State, RoundRecord], None]
+
+
+def run(
+    grid: Grid,
+    strategy: Strategy,
+    *,
+    sites: Mapping[int, str],
+    start: State,
+    config: ConfigRecord,
+    settings: Settings,
+    on_round: OnRound = lambda state, record: None,
+) -> Outcome:
+    """Run the rounds that are left.
+
+    Parameters
+    ----------
+    sites : mapping of int to str
+        Node id to site name (see :func:`fedtl.rounds.sites.describe_sites`).
+    start : State
+        Round 0 and the initial head, or the state saved after an earlier round.
+    config : ConfigRecord
+        Sent with every training message (see :func:`fedtl.wire.messages.task_config`).
+    on_round : callable
+        Called after every round, before the next begins; what it raises stops the run.
+
+    Raises
+    ------
+    TransportError
+        No site sent a usable update in a round.
+    StrategyError
+        The strategy would wait for ever for more sites than there are, or failed.
+    """
+    cohort_size = min(settings.sites_per_round or len(sites), len(sites))
+    _check_minimums(strategy, cohort_size, len(sites))
+    nodes = {name: node for node, name in sites.items()}
+    head, history = start.head, []
+    for round_ in range(start.round + 1, settings.rounds + 1):
+        cohort = _cohort(sorted(nodes), cohort_size, settings.seed, round_)
+        chosen = CohortGrid(grid, [nodes[name] for name in cohort])
+        with _global_random(settings.seed, round_):
+            head, record = _one_round(
+                chosen, strategy, round_, head, config, cohort, sites, settings
+            )
+        history.append(record)
+        on_round(State(round_, head), record)
+    return Outcome(head, tuple(history))
+
+
+def _one_round(
+    grid: CohortGrid,
+    strategy: Strategy,
+    round_: int,
+    head: Arrays,
+    config: ConfigRecord,
+    cohort: tuple[str, ...],
+    sites: Mapping[int, str],
+    settings: Settings,
+) -> tuple[Arrays, RoundRecord]:
+    clock = [time.perf_counter()]
+    own_config = ConfigRecord(dict(config.items()))  # strategies write into it
+    arrays = pack(head)
+    messages = list(strategy.configure_train(round_, arrays, own_config, grid))
+    replies = list(grid.send_and_receive(messages, timeout=settings.timeout))
+    clock.append(time.perf_counter())
+    usable, failures = usable_replies(messages, replies, sites, head)
+    if messages and not usable:
+        codes = ", ".join(f"{site}: {code}" for site, code in sorted(failures.items())[:5])
+        raise TransportError(
+            f"No site sent a usable update in round {round_} ({codes}).",
+            next_step="See the sites' logs for these codes; then resume the run.",
+            code="round.empty",
+        )
+    releases = {sites[r.metadata.src_node_id]: _releases(r) for r in usable}
+    new_head = _aggregate(strategy, round_, usable, head)
+    clock.append(time.perf_counter())
+    due = round_ == settings.rounds or (
+        settings.evaluate_every and round_ % settings.evaluate_every == 0
+    )
+    evaluations = _evaluate(grid.inner, strategy, round_, new_head, sites, settings) if due else {}
+    clock.append(time.perf_counter())
+    seconds = [b - a for a, b in zip(clock, clock[1:], strict=False)]
+    return new_head, RoundRecord(round_, cohort, failures, releases, evaluations, *seconds)
+
+
+def _aggregate(strategy: Strategy, round_: int, replies: Sequence[Message], head: Arrays) -> Arrays:
+    try:
+        arrays, _ = strategy.aggregate_train(round_, replies)
+    except (AggregationError, InconsistentMessageReplies, ValueError, ArithmeticError) as error:
+        raise StrategyError(
+            f"{type(strategy).__name__} could not combine {len(replies)} updates in round {round_}: "
+            f"{error}",
+            next_step="Check the strategy's options against the number of sites.",
+        ) from error
+    if arrays is None:
+        return head
+    new = unpack(ArrayRecord(dict(arrays.items())))
+    finite = all(np.isfinite(v).all() for v in new.values())
+    if not finite or {k: v.shape for k, v in new.items()} != {k: v.shape for k, v in head.items()}:
+        raise StrategyError(
+            f"{type(strategy).__name__} returned a head that is not finite or changed its shape in "
+            f"round {round_}.",
+            next_step="Lower its learning rate, or check its aggregate_train.",
+        )
+    return {name: np.asarray(values, np.float32) for name, values in new.items()}
+
+
+def _evaluate(
+    grid: Grid,
+    strategy: Strategy,
+    round_: int,
+    head: Arrays,
+    sites: Mapping[int, str],
+    settings: Settings,
+) -> dict[str, Evaluation]:
+    """Evaluate at all sites; with a strategy that skips evaluation there is nothing to report."""
+    everyone = CohortGrid(grid, sorted(sites, key=sites.__getitem__))
+    messages = list(strategy.configure_evaluate(round_, pack(head), ConfigRecord(), everyone))
+    replies = list(grid.send_and_receive(messages, timeout=settings.timeout))
+    good = [reply for reply in replies if reply.has_content()]
+    strategy.aggregate_evaluate(round_, good)
+    results = {sites[r.metadata.src_node_id]: read_evaluation(r) for r in good}
+    return {name: results[name] for name in sorted(results)}
+
+
+def _releases(reply: Message) -> int:
+    metrics = next(iter(reply.content.metric_records.values()), {})
+    value = metrics.get("releases", 0)
+    return value if isinstance(value, int) else 0
+
+
+def _cohort(names: Sequence[str], size: int, seed: int, round_: int) -> tuple[str, ...]:
+    if size == len(names):
+        return tuple(names)
+    picked = stream(seed, "cohort", round_).choice(len(names), size, replace=False)
+    return tuple(names[at] for at in sorted(picked))
+
+
+@contextmanager
+def _global_random(seed: int, round_: int) -> Iterator[None]:
+    """Seed the global ``random`` that Flower's ``sample_nodes`` draws from, and put it back."""
+    before = random.getstate()
+    random.seed(f"{seed}/{round_}")
+    try:
+        yield
+    finally:
+        random.setstate(before)
+
+
+def _check_minimums(strategy: Strategy, cohort: int, everyone: int) -> None:
+    """Flower's ``sample_nodes`` waits without end for nodes that never come."""
+    for name, there in (
+        ("min_train_nodes", cohort),
+        ("min_available_nodes", cohort),
+        ("min_evaluate_nodes", everyone),
+    ):
+        wanted = getattr(strategy, name, 0)
+        if isinstance(wanted, int) and wanted > there:
+            raise StrategyError(
+                f"{type(strategy).__name__}.{name} = {wanted}, but only {there} sites take part.",
+                next_step=f"Lower {name} in [strategy.options] or raise the number of sites.",
+            )

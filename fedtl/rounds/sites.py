@@ -1,0 +1,77 @@
+"""Who takes part: from random node ids to named sites, and to the cohort of a round."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from fedtl.errors import TransportError
+from fedtl.transport.wrappers import WrappedGrid
+from fedtl.types import Description
+from fedtl.wire.messages import DESCRIBE, read_description
+
+
+class CohortGrid(WrappedGrid):
+    """Shows a strategy only the nodes of the round's cohort."""
+
+    def __init__(self, inner: Grid, node_ids: Sequence[int]) -> None:
+        super().__init__(inner)
+        self._node_ids = tuple(node_ids)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the cohort's node ids, in name order."""
+        return self._node_ids
+
+
+def describe_sites(grid: Grid, *, timeout: float | None = None) -> dict[int, Description]:
+    """Ask every node who it is, and check that all of them can work together.
+
+    Returns
+    -------
+    dict
+        Node id to public description, in name order.
+
+    Raises
+    ------
+    TransportError
+        Nobody answered, two sites share a name, or sites disagree on backbone, classes or version;
+        the disagreement is named per site.
+    """
+    messages = [Message(RecordDict(), node, DESCRIBE) for node in grid.get_node_ids()]
+    replies = grid.send_and_receive(messages, timeout=timeout)
+    found = {r.metadata.src_node_id: read_description(r) for r in replies if r.has_content()}
+    if not found:
+        raise TransportError(
+            "No site answered.", next_step="Check that the sites are up, then run again."
+        )
+    ordered = dict(sorted(found.items(), key=lambda item: item[1].name))
+    check_agreement(list(ordered.values()))
+    return ordered
+
+
+def check_agreement(descriptions: Sequence[Description]) -> None:
+    """Refuse sites that differ from the first one in anything that training needs to be equal."""
+    names = [d.name for d in descriptions]
+    if twice := sorted(
+        {n for n in names if names.count(n) > 1} if len(set(names)) < len(names) else ()
+    ):
+        raise TransportError(
+            f"More than one site is called '{twice[0]}'.", next_step="Give every site its own name."
+        )
+    first = descriptions[0]
+    for other in descriptions[1:]:
+        for what in ("backbone", "classes", "width", "version"):
+            if getattr(other, what) != getattr(first, what):
+                raise TransportError(
+                    f"{other.name} has {what} {_short(getattr(other, what))}, {first.name} has "
+                    f"{_short(getattr(first, what))}.",
+                    next_step="All sites must use the same recipe and version of fedtl.",
+                    code=f"disagree.{what}",
+                )
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."

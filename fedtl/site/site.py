@@ -1,0 +1,179 @@
+"""The site's story: what happens to a task where the data is.
+
+A site owns its examples and answers four questions: describe, train, statistics, evaluate. It never
+hands out an example, and an exception leaves it as a code only.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from fedtl import __version__
+from fedtl.errors import FedtlError, PrivacyError, SiteFailure
+from fedtl.privacy.plan import PrivacyPlan
+from fedtl.train.fit import Examples, fit
+from fedtl.train.heads import check_head, evaluate
+from fedtl.train.ridge import statistics
+from fedtl.train.streams import SeededStreams, Streams, SystemStreams
+from fedtl.train.task import TrainTask
+from fedtl.types import Arrays, Description, Evaluation, Update
+from fedtl.wire.messages import Request
+
+_log = logging.getLogger("fedtl.site")
+
+
+@dataclass
+class Site:
+    """One institution's data, ready for training.
+
+    Attributes
+    ----------
+    name : str
+        Public name.
+    classes : tuple of str
+        The federation's class list, in order.
+    width : int
+        Features per example, bias feature included.
+    backbone : str
+        Digest of backbone, taps and transform that made the features.
+    load : callable
+        Returns training and held-out examples; called once, when first needed.
+    spent_before : int
+        Releases of this run that happened before this process started (a resumed run).
+    simulated : bool
+        Whether noise may be seeded by the run. A real site never allows it.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    width: int
+    backbone: str
+    load: Callable[[], tuple[Examples, Examples]] = field(repr=False)
+    spent_before: int = 0
+    simulated: bool = False
+
+    @cached_property
+    def examples(self) -> tuple[Examples, Examples]:
+        """Training and held-out examples."""
+        return self.load()
+
+    def describe(self) -> Description:
+        """Return the site's public description."""
+        return Description(self.name, self.classes, self.backbone, self.width, __version__)
+
+    def evaluate(self, head: Arrays) -> Evaluation:
+        """Evaluate a received head on this site's held-out examples."""
+        check_head(head, width=self.width, classes=len(self.classes))
+        return evaluate(head, self.examples[1], len(self.classes))
+
+    def statistics(self, request: Request, spent: int) -> Update:
+        """Release the sufficient statistics of the training examples."""
+        train = self.examples[0]
+        releases = charge(request.plan, spent, 1)
+        parts = statistics(
+            train, len(self.classes), plan=request.plan, streams=self.streams(request)
+        )
+        return Update(parts, 1.0 if request.plan else float(len(train)), releases)
+
+    def streams(self, request: Request) -> Streams:
+        """Open the random streams of a round: seeded only in a simulation."""
+        if self.simulated and request.seed is not None:
+            return SeededStreams.of(request.seed, request.round, self.name)
+        return SystemStreams()
+
+
+def charge(plan: PrivacyPlan | None, spent: int, releases: int) -> int:
+    """Return the releases of a site after ``releases`` more; refuse what the plan does not cover.
+
+    Epsilon never restarts with a round: the plan's budget is for the whole run.
+
+    Raises
+    ------
+    PrivacyError
+        With code ``privacy.spent``.
+    """
+    if plan is None:
+        return 0
+    if spent + releases > plan.releases:
+        raise PrivacyError(
+            f"{spent} of {plan.releases} releases are spent and {releases} more are asked for.",
+            next_step="Start a new run with a plan that covers more rounds.",
+            code="privacy.spent",
+        )
+    return spent + releases
+
+
+def train_cohort(
+    sites: Sequence[Site], request: Request, spent: Sequence[int]
+) -> list[Update | SiteFailure]:
+    """Train a cohort of sites on one and the same request; a single site is a cohort of one.
+
+    A site that fails answers with a code, and the others go on.
+    """
+    ready: list[tuple[int, Site, int]] = []
+    answers: list[Update | SiteFailure] = [SiteFailure("site.failed")] * len(sites)
+    for at, (site, before) in enumerate(zip(sites, spent, strict=True)):
+        try:
+            ready.append((at, site, _admit(site, request, before)))
+        except Exception as error:
+            answers[at] = failure_of(error, site.name)
+    for (at, site, releases), arrays in zip(ready, _trained(ready, request), strict=True):
+        weight = 1.0 if request.plan else float(len(site.examples[0]))
+        answers[at] = Update(arrays, weight, releases)
+    return answers
+
+
+def _admit(site: Site, request: Request, spent: int) -> int:
+    """Check a request against a site; return its releases once it is carried out."""
+    task = _task(request)
+    check_head(request.arrays, width=site.width, classes=len(site.classes))
+    releases = charge(request.plan, spent, task.steps)
+    if not request.plan and not len(site.examples[0]):
+        raise FedtlError(f"{site.name} has no training examples.", code="data.empty")
+    return releases
+
+
+def _task(request: Request) -> TrainTask:
+    if request.task is None:
+        raise FedtlError("The message carries no task.", code="message.invalid")
+    return request.task
+
+
+def _trained(ready: Sequence[tuple[int, Site, int]], request: Request) -> list[Arrays]:
+    if not ready:
+        return []
+    task = _task(request)
+    sites = [site for _, site, _ in ready]
+    streams = [site.streams(request) for site in sites]
+    if "weight" not in request.arrays:
+        from fedtl.train.mlp import fit_mlp_head
+
+        return [
+            fit_mlp_head(request.arrays, s.examples[0], task, request.plan, stream, request.round)
+            for s, stream in zip(sites, streams, strict=True)
+        ]
+    head = torch.from_numpy(np.array(request.arrays["weight"], np.float32))
+    heads = fit(
+        head.expand(len(sites), -1, -1),
+        [site.examples[0] for site in sites],
+        task=task,
+        plan=request.plan,
+        streams=streams,
+        round_=request.round,
+    )
+    return [{"weight": trained.numpy()} for trained in heads]
+
+
+def failure_of(error: Exception, site: str) -> SiteFailure:
+    """Log an exception where it happened and turn it into a code without text."""
+    if isinstance(error, FedtlError):
+        _log.warning("%s: %s", site, error)
+        return SiteFailure(error.code)
+    _log.exception("%s: unexpected failure", site)
+    return SiteFailure("site.failed")

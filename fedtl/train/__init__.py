@@ -1,0 +1,1 @@
+"""Training of heads on features: works, and is tested, without Flower."""

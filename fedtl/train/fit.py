@@ -1,0 +1,242 @@
+"""Training of heads on cached features, with a leading site axis. The mathematics is written once.
+
+``fit`` trains S linear heads on S sites. The heads are ``[S, C, d]``; every inner step is written for
+``[S, B, d]`` batches with a mask, so one site is S = 1 and a cohort is S = N. The site axis is walked in
+chunks: on a CPU one site at a time, because a site's features then stay in the processor's cache over all
+its steps (measured: as fast as one batched program, and no padding), on a GPU the whole cohort at once. On
+a CPU a site's numbers therefore do not depend on who else is in the cohort, to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedtl.errors import PrivacyError
+from fedtl.privacy.clip import clip_residuals
+from fedtl.privacy.plan import PrivacyPlan
+from fedtl.train.optim import Optimizer
+from fedtl.train.streams import Streams
+from fedtl.train.task import TrainTask
+
+_ROWS_AT_ONCE = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """A site's training or held-out examples.
+
+    Attributes
+    ----------
+    x : Tensor
+        ``[n, d]`` float32 features, bias feature included; may be memory-mapped.
+    y : Tensor
+        ``[n]`` int64 class indices.
+    norms : Tensor
+        ``[n]`` L2 norms of the rows of ``x``.
+    """
+
+    x: Tensor
+    y: Tensor
+    norms: Tensor
+
+    @classmethod
+    def of(cls, x: Tensor, y: Tensor) -> Examples:
+        """Compute the norms once, in blocks of rows so that a mapped file is streamed."""
+        parts = [rows.norm(dim=1) for rows in x.split(_ROWS_AT_ONCE)]
+        return cls(x, y, torch.cat(parts) if parts else x.new_zeros(0))
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+        return len(self.y)
+
+
+@torch.inference_mode()
+def fit(
+    heads: Tensor,
+    sites: Sequence[Examples],
+    *,
+    task: TrainTask,
+    plan: PrivacyPlan | None,
+    streams: Sequence[Streams],
+    round_: int = 1,
+    chunk: int | None = None,
+) -> Tensor:
+    """Train one linear softmax head per site for one round.
+
+    The loss is the mean cross-entropy. With a plan, every step releases the sum of the examples'
+    clipped gradients plus Gaussian noise (Abadi et al. 2016, arXiv:1607.00133, alg. 1), divided by the
+    publicly known expected batch; without one, the plain mean gradient of the batch.
+
+    Parameters
+    ----------
+    heads : Tensor
+        ``[S, C, d]`` float32 heads at the start of the round; left alone.
+    sites : sequence of Examples
+        One per head; sizes may differ.
+    task : TrainTask
+        Steps, batches and optimiser.
+    plan : PrivacyPlan or None
+        None trains without privacy.
+    streams : sequence of Streams
+        One per head.
+    round_ : int
+        Server round from 1, for the learning-rate schedule.
+    chunk : int, optional
+        Sites per tensor program; the default fits the device.
+
+    Returns
+    -------
+    Tensor
+        ``[S, C, d]`` trained heads.
+
+    Raises
+    ------
+    PrivacyError
+        A private plan meets a sampling that its accounting does not cover.
+    """
+    _check_sampling(task, plan)
+    size = chunk or (1 if heads.device.type == "cpu" else max(len(sites), 1))
+    out = torch.empty_like(heads)
+    for start in range(0, len(sites), size):
+        part = slice(start, start + size)
+        batch = _Batch.of(sites[part], heads.device)
+        out[part] = _fit_chunk(heads[part], batch, task, plan, streams[part], round_)
+    return out
+
+
+def _check_sampling(task: TrainTask, plan: PrivacyPlan | None) -> None:
+    if plan is None:
+        return
+    covered = "full" if plan.sampling_rate == 1 else "poisson"
+    if task.sampling != covered or plan.mechanism != "gradients":
+        raise PrivacyError(
+            f"The plan covers {covered} batches of {plan.mechanism}, the task asks for "
+            f"{task.sampling} batches of gradients.",
+            next_step="Set train.sampling to 'full' or 'poisson' and let the plan be made from it.",
+            code="plan.mismatch",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """The examples of a chunk of sites, padded to the largest: ``[S, n, d]``, mask ``[S, n]``."""
+
+    x: Tensor
+    y: Tensor
+    norms: Tensor
+    mask: Tensor | None
+    sizes: tuple[int, ...]
+
+    @classmethod
+    def of(cls, sites: Sequence[Examples], device: torch.device) -> _Batch:
+        sizes = tuple(len(s) for s in sites)
+        if len(sites) == 1:
+            x, y, norms = (t.to(device)[None] for t in (sites[0].x, sites[0].y, sites[0].norms))
+            return cls(x, y, norms, None, sizes)
+        pad = torch.nn.utils.rnn.pad_sequence
+        x, y, norms = (
+            pad([getattr(s, name) for s in sites], batch_first=True).to(device)
+            for name in ("x", "y", "norms")
+        )
+        mask = torch.arange(max(sizes), device=device) < torch.tensor(sizes, device=device)[:, None]
+        return cls(x, y, norms, mask, sizes)
+
+    def take(self, chosen: Sequence[Tensor]) -> _Batch:
+        """Gather each site's chosen rows."""
+        sizes = tuple(len(c) for c in chosen)
+        if len(chosen) == 1:
+            rows = chosen[0]
+            parts = (t[0].index_select(0, rows)[None] for t in (self.x, self.y, self.norms))
+            return _Batch(*parts, None, sizes)
+        rows = torch.nn.utils.rnn.pad_sequence(list(chosen), batch_first=True).to(self.x.device)
+        at = torch.arange(len(chosen), device=rows.device)[:, None]
+        mask = (
+            torch.arange(rows.shape[1], device=rows.device)
+            < torch.tensor(sizes, device=rows.device)[:, None]
+        )
+        return _Batch(self.x[at, rows], self.y[at, rows], self.norms[at, rows], mask, sizes)
+
+
+def _fit_chunk(
+    heads: Tensor,
+    data: _Batch,
+    task: TrainTask,
+    plan: PrivacyPlan | None,
+    streams: Sequence[Streams],
+    round_: int,
+) -> Tensor:
+    """Run the steps of one round on a chunk: heads ``[S, C, d]``."""
+    weights = start = heads
+    average: Tensor | None = None
+    optimizer = Optimizer(task)
+    rows = _batches(data.sizes, task, plan, streams)
+    for step in range(task.steps):
+        batch = data if rows is None else data.take(rows[step])
+        gradient = _gradient_sum(weights, batch, plan.clip_norm if plan else None)
+        _to_mean(gradient, batch, plan, streams)
+        if task.weight_decay:
+            gradient.add_(weights, alpha=task.weight_decay)
+        if task.proximal_mu:
+            gradient.add_(weights - start, alpha=task.proximal_mu)
+        weights = optimizer.step(weights, gradient, task.lr_at(round_, step))
+        if task.averaging:
+            average = weights if average is None else average.lerp(weights, 1 - task.averaging)
+    return weights if average is None else average
+
+
+def _gradient_sum(weights: Tensor, batch: _Batch, clip_norm: float | None) -> Tensor:
+    """Sum the (clipped) gradients over the batch, streaming over rows: ``[S, C, d]``."""
+    total: Tensor | None = None
+    for at in range(0, max(batch.x.shape[1], 1), _ROWS_AT_ONCE):
+        block = slice(at, at + _ROWS_AT_ONCE)
+        x = batch.x[:, block]
+        residuals = torch.softmax(x @ weights.mT, dim=-1)
+        one_hot = batch.y[:, block].unsqueeze(-1)
+        residuals.scatter_add_(-1, one_hot, residuals.new_full((1, 1, 1), -1.0).expand_as(one_hot))
+        if clip_norm is not None:
+            clip_residuals(residuals, batch.norms[:, block], clip_norm)
+        if batch.mask is not None:
+            residuals *= batch.mask[:, block].unsqueeze(-1)
+        part = residuals.mT @ x
+        total = part if total is None else total.add_(part)
+    return weights.new_zeros(weights.shape) if total is None else total
+
+
+def _to_mean(
+    gradient: Tensor, batch: _Batch, plan: PrivacyPlan | None, streams: Sequence[Streams]
+) -> None:
+    """Add the plan's noise and divide, in place: by a public number under a plan."""
+    if plan is None:
+        for row, size in zip(gradient, batch.sizes, strict=True):
+            row /= max(size, 1)
+        return
+    scale = plan.noise_multiplier * plan.clip_norm
+    for row, stream in zip(gradient, streams, strict=True):
+        row.add_(stream.normal(tuple(row.shape)).to(row.device), alpha=scale)
+    gradient /= plan.sampling_rate * plan.public_size
+
+
+def _batches(
+    sizes: tuple[int, ...], task: TrainTask, plan: PrivacyPlan | None, streams: Sequence[Streams]
+) -> list[list[Tensor]] | None:
+    """Draw the row numbers of every step and site, ``[steps][S]``; None means all rows."""
+    if task.sampling == "full":
+        return None
+    per_site = [_rows(n, task, plan, s) for n, s in zip(sizes, streams, strict=True)]
+    return [[rows[step] for rows in per_site] for step in range(task.steps)]
+
+
+def _rows(n: int, task: TrainTask, plan: PrivacyPlan | None, stream: Streams) -> list[Tensor]:
+    if task.sampling == "poisson":
+        rate = plan.sampling_rate if plan else min(1.0, task.batch_size / max(n, 1))
+        drawn = stream.batches.random((task.steps, n)) < rate
+        return [torch.from_numpy(row.nonzero()[0]) for row in drawn]
+    size = min(task.batch_size, n)
+    per_epoch = max(n // size, 1) if n else 1
+    epochs = [stream.batches.permutation(n) for _ in range(-(-task.steps // per_epoch))]
+    cut = [e[k * size : (k + 1) * size] for e in epochs for k in range(per_epoch)]
+    return [torch.from_numpy(c) for c in cut[: task.steps]]

@@ -1,0 +1,104 @@
+"""Heads: how they start, what they answer, and how a received one is checked."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedtl.errors import FedtlError
+from fedtl.rng import stream
+from fedtl.train.fit import Examples
+from fedtl.types import Arrays, Evaluation
+
+
+def initial_head(
+    kind: str, width: int, classes: int, *, hidden: int = 64, seed: int = 0
+) -> dict[str, NDArray[np.float32]]:
+    """Return the head every site starts from.
+
+    A linear head starts at zero: under differential privacy the best known start (Mehta et al. 2022,
+    arXiv:2205.02973). An MLP's layers start uniform in ±1/sqrt(fan-in), drawn from the run's seed.
+
+    Parameters
+    ----------
+    kind : {"linear", "mlp"}
+        Kind of head.
+    width : int
+        Features per example, bias feature included.
+    classes, hidden : int
+        Outputs, and units of the MLP's hidden layer.
+
+    Examples
+    --------
+    >>> initial_head("linear", 4, 3)["weight"].shape
+    (3, 4)
+    """
+    if kind == "linear":
+        return {"weight": np.zeros((classes, width), np.float32)}
+    rng = stream(seed, "head")
+    shapes = {
+        "hidden.weight": (hidden, width),
+        "hidden.bias": (hidden,),
+        "out.weight": (classes, hidden),
+        "out.bias": (classes,),
+    }
+    bounds = {"hidden": width**-0.5, "out": hidden**-0.5}
+    return {
+        name: rng.uniform(-1, 1, shape).astype(np.float32) * np.float32(bounds[name.split(".")[0]])
+        for name, shape in shapes.items()
+    }
+
+
+def logits(head: Arrays, x: Tensor) -> Tensor:
+    """Return ``[n, C]`` scores of ``[n, d]`` features."""
+    tensors = {name: torch.from_numpy(np.asarray(value)) for name, value in head.items()}
+    if "weight" in tensors:
+        return x @ tensors["weight"].to(x.device).T
+    from fedtl.privacy.opacus_fit import mlp_logits
+
+    return mlp_logits({k: v.to(x.device) for k, v in tensors.items()}, x)
+
+
+@torch.inference_mode()
+def evaluate(head: Arrays, examples: Examples, classes: int) -> Evaluation:
+    """Evaluate a head on held-out examples, in blocks of rows."""
+    confusion = torch.zeros(classes * classes, dtype=torch.int64)
+    loss = 0.0
+    for x, y in zip(examples.x.split(4096), examples.y.split(4096), strict=True):
+        scores = logits(head, x)
+        loss += float(torch.nn.functional.cross_entropy(scores, y, reduction="sum"))
+        confusion += torch.bincount(y * classes + scores.argmax(1), minlength=classes * classes)
+    n = len(examples)
+    return Evaluation(n, loss / max(n, 1), confusion.view(classes, classes).numpy())
+
+
+def check_head(head: Arrays, *, width: int, classes: int) -> None:
+    """Refuse a received head that is not finite or does not fit the site's features.
+
+    Raises
+    ------
+    FedtlError
+        With code ``head.invalid``.
+    """
+    names = set(head)
+    if names == {"weight"}:
+        fits = head["weight"].shape == (classes, width)
+    elif names == {"hidden.weight", "hidden.bias", "out.weight", "out.bias"}:
+        hidden = head["hidden.bias"].shape[0] if head["hidden.bias"].ndim else 0
+        fits = (
+            head["hidden.weight"].shape == (hidden, width)
+            and head["out.weight"].shape == (classes, hidden)
+            and head["out.bias"].shape == (classes,)
+        )
+    else:
+        fits = False
+    if not fits or not all(np.isfinite(v).all() for v in head.values()):
+        shapes = {name: tuple(value.shape) for name, value in head.items()}
+        raise FedtlError(
+            f"The received head {shapes} does not fit {classes} classes and {width} features, or is "
+            "not finite.",
+            next_step="Server and site must use the same backbone, taps and classes.",
+            code="head.invalid",
+        )

@@ -1,0 +1,1 @@
+"""Grids: how messages travel between the server's story and the sites'."""

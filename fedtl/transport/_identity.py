@@ -1,0 +1,28 @@
+"""The one door to names that Flower 1.41 keeps private.
+
+``Message(...)`` needs a task identity that only Flower's own runtimes set, and message ids stay empty
+unless the Grid writes them, without which a reply cannot be matched to its request.
+"""
+
+from __future__ import annotations
+
+from flwr.app import Message
+from flwr.supercore.task_identity import TaskIdentity
+
+RUN_ID = 1
+SERVER_NODE_ID = 1
+
+
+def ensure_identity() -> None:
+    """Give this process a task identity unless Flower's runtime has given it one."""
+    try:
+        _ = TaskIdentity.run_id
+    except RuntimeError:
+        TaskIdentity.task_id = 1
+        TaskIdentity.run_id = RUN_ID
+        TaskIdentity.node_id = SERVER_NODE_ID
+
+
+def set_message_id(message: Message, message_id: str) -> None:
+    """Write a message's id, as SuperLink does when it takes a message in."""
+    message.metadata.__dict__["_message_id"] = message_id

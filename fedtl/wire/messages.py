@@ -1,0 +1,159 @@
+"""What fedtl's messages say: one pair of functions for each kind, so that both ends agree.
+
+=====================  =================================================  =========================
+message type           asks                                               answer
+=====================  =================================================  =========================
+``train``              head + config (task, plan, seed, server-round)     trained head + metrics
+``train.statistics``   config (plan, seed, server-round)                  statistics + metrics
+``evaluate``           head + config                                      metrics with a confusion
+``query.describe``     nothing                                            a public description
+=====================  =================================================  =========================
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
+from numpy.typing import NDArray
+
+from fedtl.errors import FedtlError, SiteFailure
+from fedtl.privacy.plan import PrivacyPlan
+from fedtl.train.task import TrainTask
+from fedtl.types import Description, Evaluation, Update
+from fedtl.wire.arrays import pack, unpack
+
+TRAIN, STATISTICS, EVALUATE, DESCRIBE = "train", "train.statistics", "evaluate", "query.describe"
+WEIGHT = "num-examples"
+_FAILURE = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A training, statistics or evaluation message, read and checked."""
+
+    arrays: dict[str, NDArray[Any]]
+    task: TrainTask | None
+    plan: PrivacyPlan | None
+    round: int
+    seed: int | None
+
+
+def task_config(
+    task: TrainTask, plan: PrivacyPlan | None, *, seed: int | None = None
+) -> ConfigRecord:
+    """Return the config of a run's training messages; Flower's strategies add ``server-round``.
+
+    ``seed`` is for simulations only. A real site ignores it and takes its noise from the operating
+    system.
+    """
+    config: dict[str, str | int] = {"task": task.to_json(), "plan": plan.to_json() if plan else ""}
+    if seed is not None:
+        config["seed"] = seed
+    return ConfigRecord(config)
+
+
+def read_request(content: RecordDict) -> Request:
+    """Read what a server sent; whatever is not understood is refused with a code."""
+    config = next(iter(content.config_records.values()), ConfigRecord())
+    records = list(content.array_records.values())
+    if len(records) > 1:
+        raise _unreadable()
+    round_, seed = config.get("server-round", 1), config.get("seed")
+    task, plan = config.get("task", ""), config.get("plan", "")
+    mu = config.get("proximal-mu", 0.0)
+    if not (
+        isinstance(round_, int)
+        and isinstance(task, str)
+        and isinstance(plan, str)
+        and isinstance(seed, int | None)
+        and isinstance(mu, float | int)
+    ):
+        raise _unreadable()
+    parsed = TrainTask.from_json(task) if task else None
+    if parsed is not None and mu:
+        parsed = _with_mu(parsed, float(mu))
+    return Request(
+        arrays=unpack(records[0]) if records else {},
+        task=parsed,
+        plan=PrivacyPlan.from_json(plan) if plan else None,
+        round=round_,
+        seed=seed,
+    )
+
+
+def _with_mu(task: TrainTask, mu: float) -> TrainTask:
+    from dataclasses import replace
+
+    return replace(task, proximal_mu=mu)
+
+
+def _unreadable() -> FedtlError:
+    return FedtlError("The message is not one of fedtl's.", code="message.invalid")
+
+
+def update_reply(request: Message, update: Update) -> Message:
+    """Answer a training message."""
+    metrics = MetricRecord({WEIGHT: update.weight, "releases": update.releases})
+    content = RecordDict({"arrays": pack(update.arrays), "metrics": metrics})
+    return Message(content, reply_to=request)
+
+
+def evaluation_reply(request: Message, result: Evaluation) -> Message:
+    """Answer an evaluation message."""
+    metrics = MetricRecord(
+        {
+            WEIGHT: result.n,
+            "loss": result.loss,
+            "accuracy": result.accuracy if result.n else 0.0,
+            "confusion": [int(v) for v in result.confusion.ravel()],
+        }
+    )
+    return Message(RecordDict({"metrics": metrics}), reply_to=request)
+
+
+def read_evaluation(reply: Message) -> Evaluation:
+    """Read a site's answer to an evaluation message."""
+    metrics = next(iter(reply.content.metric_records.values()))
+    counts = np.asarray(metrics["confusion"], np.int64)
+    classes = int(np.sqrt(len(counts)))
+    n, loss = metrics[WEIGHT], metrics["loss"]
+    if isinstance(n, list) or isinstance(loss, list) or classes**2 != len(counts):
+        raise _unreadable()
+    return Evaluation(int(n), float(loss), counts.reshape(classes, classes))
+
+
+def description_reply(request: Message, description: Description) -> Message:
+    """Answer a query message with the site's public description."""
+    config = ConfigRecord(
+        {
+            "name": description.name,
+            "classes": list(description.classes),
+            "backbone": description.backbone,
+            "width": description.width,
+            "version": description.version,
+        }
+    )
+    return Message(RecordDict({"description": config}), reply_to=request)
+
+
+def read_description(reply: Message) -> Description:
+    """Read a site's public description."""
+    config = reply.content.config_records["description"]
+    name, classes, width = config["name"], config["classes"], config["width"]
+    if not isinstance(name, str) or not isinstance(classes, list) or not isinstance(width, int):
+        raise _unreadable()
+    return Description(
+        name=name,
+        classes=tuple(str(c) for c in classes),
+        backbone=str(config["backbone"]),
+        width=width,
+        version=str(config["version"]),
+    )
+
+
+def failure_reply(request: Message, failure: SiteFailure) -> Message:
+    """Answer any message with a failure code, and nothing else."""
+    return Message(Error(code=_FAILURE, reason=failure.code), reply_to=request)
