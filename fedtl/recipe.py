@@ -52,7 +52,6 @@ class Backbone(_Table):
     image_size: int = Field(0, ge=0, description="input side in pixels; 0 is the backbone's own")
     engine: Literal["auto", "onnx", "torch", "reference"] = Field("auto", description="engine")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 only where asked for")
-    standardise: bool = Field(False, description="scale features by statistics bought from sites")
 
 
 class Head(_Table):

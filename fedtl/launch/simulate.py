@@ -143,7 +143,8 @@ class _Story:
 
     def _on_grid(self, grid: Grid) -> None:
         recipe = self.federation.recipe
-        sites = {node: d.name for node, d in describe_sites(grid).items()}
+        expected = len(self.federation.rows)
+        sites = {node: d.name for node, d in describe_sites(grid, at_least=expected).items()}
         metered = MeteredGrid(grid)
         outer: Grid = metered
         if recipe.transport.dropout:

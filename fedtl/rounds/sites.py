@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 
 from flwr.app import Message, RecordDict
@@ -25,8 +26,19 @@ class CohortGrid(WrappedGrid):
         return self._node_ids
 
 
-def describe_sites(grid: Grid, *, timeout: float | None = None) -> dict[int, Description]:
-    """Ask every node who it is, and check that all of them can work together.
+def describe_sites(
+    grid: Grid, *, at_least: int = 1, wait: float = 120.0, timeout: float | None = None
+) -> dict[int, Description]:
+    """Wait for the nodes, ask every one who it is, and check that all of them can work together.
+
+    Parameters
+    ----------
+    at_least : int
+        Sites to wait for: Flower's runtimes call the server before their nodes are registered.
+    wait : float
+        Longest wait for them, in seconds.
+    timeout : float, optional
+        Longest wait for the answers, in seconds.
 
     Returns
     -------
@@ -39,7 +51,8 @@ def describe_sites(grid: Grid, *, timeout: float | None = None) -> dict[int, Des
         Nobody answered, two sites share a name, or sites disagree on backbone, classes or version;
         the disagreement is named per site.
     """
-    messages = [Message(RecordDict(), node, DESCRIBE) for node in grid.get_node_ids()]
+    nodes = _nodes(grid, at_least, time.monotonic() + wait)
+    messages = [Message(RecordDict(), node, DESCRIBE) for node in nodes]
     replies = grid.send_and_receive(messages, timeout=timeout)
     found = {r.metadata.src_node_id: read_description(r) for r in replies if r.has_content()}
     if not found:
@@ -49,6 +62,18 @@ def describe_sites(grid: Grid, *, timeout: float | None = None) -> dict[int, Des
     ordered = dict(sorted(found.items(), key=lambda item: item[1].name))
     check_agreement(list(ordered.values()))
     return ordered
+
+
+def _nodes(grid: Grid, at_least: int, deadline: float) -> list[int]:
+    while len(nodes := list(grid.get_node_ids())) < at_least and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if len(nodes) < at_least:
+        raise TransportError(
+            f"{len(nodes)} of {at_least} sites are there.",
+            next_step="Start the missing sites, or ask for fewer.",
+            code="sites.missing",
+        )
+    return nodes
 
 
 def check_agreement(descriptions: Sequence[Description]) -> None:
