@@ -236,7 +236,7 @@ def _opacus_epsilon(judge: Any, releases: Sequence[Releases], delta: float) -> f
     judge.history = [(r.noise_multiplier, r.sampling_rate, r.count) for r in releases]
     try:
         # An overflow would spoil the bound silently, so it is an error here.
-        with warnings.catch_warnings(), np.errstate(over="raise", invalid="raise"):
+        with warnings.catch_warnings(), np.errstate(over="raise", invalid="raise", divide="ignore"):
             # At the first or last Rényi order the bound is loose, not wrong.
             warnings.filterwarnings("ignore", message="Optimal order is the", category=UserWarning)
             return float(judge.get_epsilon(delta))
@@ -248,7 +248,7 @@ def _no_bound(name: str, releases: Sequence[Releases], delta: float, why: str) -
     return PrivacyError(
         f"The accountant '{name}' finds no bound at delta = {delta:g} for {releases[0]}: {why}.",
         next_step="Set accountant = 'pld', or add noise.",
-        code="privacy.event-unsupported",
+        code="privacy.no-bound",
     )
 
 

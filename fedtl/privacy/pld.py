@@ -19,7 +19,7 @@ from fedtl.privacy.gaussian import gaussian_delta, gaussian_epsilon
 
 GRID_STEPS = (1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5)
 MAX_CELLS = 3e6
-MAX_MEAN_LOSS = 1e4
+MAX_MEAN_LOSS = 2e3
 CONVERGED = 2e-3
 
 
