@@ -1,0 +1,143 @@
+"""One run as one page: self-contained, readable offline, without scripts."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from fedtl.home import write_atomic
+from fedtl.report.order import by_accuracy, extremes, worst_site
+from fedtl.report.plots import draw_all
+from fedtl.report.result import RunResult, SiteResult
+from fedtl.report.words import clean, count, duration, percent, privacy, short, size
+
+MOST_ROWS = 500
+"""Sites in the page's table; ``report.json`` has them all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A headline number: what it is, its value, and one line that puts it into proportion."""
+
+    label: str
+    value: str
+    note: str
+
+
+def write_report(result: RunResult, path: Path) -> None:
+    """Write a run's report as one HTML file.
+
+    The page loads nothing from anywhere and forbids itself to (its Content-Security-Policy allows
+    inline styles and embedded images only). Names in the result are escaped: they come from sites.
+
+    Parameters
+    ----------
+    result : RunResult
+        A finished or stopped run; what was not measured is left out and said so.
+    path : Path
+        The file to create or replace.
+
+    Raises
+    ------
+    CacheError
+        The file cannot be written.
+    """
+    page = render_page(result).encode("utf-8", errors="replace")
+    write_atomic(path, lambda file: file.write(page))
+
+
+def render_page(result: RunResult) -> str:
+    """Return the report as HTML text; see :func:`write_report`."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    words = (clean, count, duration, percent, privacy, short, size)
+    environment.filters.update({word.__name__: word for word in words})
+    environment.filters["plain"] = _plain
+    source = resources.files("fedtl.report").joinpath("template.html").read_text("utf-8")
+    shown = _shown_sites(result)
+    return environment.from_string(source).render(
+        run=result,
+        tiles=_tiles(result),
+        sections=draw_all(result),
+        sites=shown,
+        worst=worst_site(result),
+        left_out=len(result.sites) - len(shown),
+        failures=_failures(result),
+        missed=sum(len(r.failures) for r in result.history),
+    )
+
+
+def _plain(value: Any) -> str:
+    """Return a value of the backbone's card as text."""
+    return clean(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+
+def _shown_sites(result: RunResult) -> list[SiteResult]:
+    if len(result.sites) <= MOST_ROWS:
+        return result.sites
+    return extremes(by_accuracy(result) or result.sites, MOST_ROWS)
+
+
+def _tiles(result: RunResult) -> list[Tile]:
+    tiles = [Tile("Global head", percent(result.accuracy), "right on held-out examples")]
+    if worst := worst_site(result):
+        tiles.append(Tile("Worst site", percent(worst.accuracy), short(worst.name, 24)))
+    for label, other in (
+        ("Without privacy", result.accuracy_without_privacy),
+        ("Local-only", result.accuracy_local_own),
+    ):
+        if other is not None:
+            tiles.append(Tile(label, percent(other), _versus(result.accuracy, other)))
+    return [*tiles, _privacy_tile(result), _time_tile(result), _bytes_tile(result)]
+
+
+def _versus(accuracy: float | None, other: float) -> str:
+    if accuracy is None:
+        return "the same examples"
+    points = 100 * (other - accuracy)
+    if abs(points) < 0.05:
+        return "the same as the global head"
+    return f"{abs(points):.1f} points {'above' if points > 0 else 'below'} the global head"
+
+
+def _privacy_tile(result: RunResult) -> Tile:
+    if result.epsilon is None:
+        return Tile("Privacy", "off", "updates were sent as they are")
+    spent = max((site.epsilon for site in result.sites), default=0.0)
+    delta = f", delta {result.delta:g}" if result.delta is not None else ""
+    return Tile("Epsilon spent", privacy(spent), f"budget {result.epsilon:g}{delta}")
+
+
+def _time_tile(result: RunResult) -> Tile:
+    return Tile("Time", duration(sum(result.seconds.values())), f"{len(result.history)} rounds")
+
+
+def _bytes_tile(result: RunResult) -> Tile:
+    up = sum(r.bytes_up for r in result.history)
+    down = sum(r.bytes_down for r in result.history)
+    return Tile("Sent", size(up + down), f"{size(up)} of it by the sites")
+
+
+def _failures(result: RunResult) -> list[tuple[str, int, str]]:
+    """Return failure code, number of failures, and the sites most concerned; most frequent first."""
+    found: dict[str, Counter[str]] = {}
+    for round_ in result.history:
+        for site, code in round_.failures.items():
+            found.setdefault(code, Counter())[site] += 1
+    return [
+        (code, sites.total(), _named(sites))
+        for code, sites in sorted(found.items(), key=lambda i: (-i[1].total(), i[0]))
+    ]
+
+
+def _named(sites: Counter[str]) -> str:
+    most = sorted(sites.items(), key=lambda item: (-item[1], item[0]))
+    named = ", ".join(f"{short(name, 24)} ({times}×)" for name, times in most[:5])
+    return named + (f" and {count(len(most) - 5)} more" if len(most) > 5 else "")
