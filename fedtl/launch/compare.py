@@ -104,7 +104,7 @@ def _alone(federation: Federation, at: int) -> Arrays:
     task = task_of(federation.recipe)
     site = federation.site(at)
     for round_ in range(1, task.rounds + 1):
-        request = Request(head, task, None, round_, federation.recipe.seed)
+        request = Request(dict(head), task, None, round_, federation.recipe.seed)
         (answer,) = train_cohort([site], request, [0])
         if isinstance(answer, Update):
             head = answer.arrays

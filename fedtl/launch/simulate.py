@@ -68,7 +68,12 @@ def recipe_of(folder: Path) -> Recipe:
 
 
 def simulate(
-    recipe: Recipe, folder: Path, *, progress: Progress = silent, html: bool = True
+    recipe: Recipe,
+    folder: Path,
+    *,
+    progress: Progress = silent,
+    html: bool = True,
+    grid: Grid | None = None,
 ) -> Finished:
     """Run a simulation, or what is left of it, and write its run folder.
 
@@ -81,6 +86,8 @@ def simulate(
         New, empty, or the folder of an earlier run of this very recipe.
     html : bool
         Whether to draw ``report.html``; ``report.json`` is always written.
+    grid : Grid, optional
+        A Grid that a Flower runtime made; by default the recipe's transport makes one.
 
     Raises
     ------
@@ -92,7 +99,7 @@ def simulate(
     story = _Story(federation, folder, progress)
     started = time.perf_counter()
     try:
-        story.tell()
+        story.tell(grid)
     except KeyboardInterrupt:
         if story.entries:
             _conclude(story, "stopped", Comparison(), time.perf_counter() - started, html=html)
@@ -136,9 +143,13 @@ class _Story:
         self.entries = load_history(folder / "checkpoint", self.state.round)
         self._before: tuple[dict[int, int], dict[int, int]] = ({}, {})
 
-    def tell(self) -> None:
-        """Run the rounds that are left on the recipe's transport."""
-        if self.state.round < self.rounds:
+    def tell(self, grid: Grid | None) -> None:
+        """Run the rounds that are left, on the given Grid or the recipe's transport."""
+        if self.state.round >= self.rounds:
+            return
+        if grid is not None:
+            self._on_grid(grid)
+        else:
             on_grid(self.federation, self._on_grid, spent=releases_of(self.entries))
 
     def _on_grid(self, grid: Grid) -> None:

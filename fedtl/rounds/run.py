@@ -238,8 +238,7 @@ def _evaluate(
 
 
 def _releases(reply: Message) -> int:
-    metrics = next(iter(reply.content.metric_records.values()), {})
-    value = metrics.get("releases", 0)
+    value = next((m.get("releases") for m in reply.content.metric_records.values()), 0)
     return value if isinstance(value, int) else 0
 
 

@@ -61,8 +61,8 @@ def _reply(message: Message, context: Context, site: Site, answer: Update | Site
 
 
 def _spent(site: Site, context: Context) -> int:
-    record = context.state.config_records.get(_STATE, {})
-    releases = record.get("releases", 0)
+    record = context.state.config_records.get(_STATE)
+    releases = record.get("releases") if record else 0
     return site.spent_before + (releases if isinstance(releases, int) else 0)
 
 

@@ -46,7 +46,7 @@ class Examples:
     @classmethod
     def of(cls, x: Tensor, y: Tensor) -> Examples:
         """Compute the norms once, in blocks of rows so that a mapped file is streamed."""
-        parts = [rows.norm(dim=1) for rows in x.split(_ROWS_AT_ONCE)]
+        parts = [rows.norm(dim=1) for rows in torch.split(x, _ROWS_AT_ONCE)]
         return cls(x, y, torch.cat(parts) if parts else x.new_zeros(0))
 
     def __len__(self) -> int:
@@ -150,8 +150,8 @@ class _Batch:
         sizes = tuple(len(c) for c in chosen)
         if len(chosen) == 1:
             rows = chosen[0]
-            parts = (t[0].index_select(0, rows)[None] for t in (self.x, self.y, self.norms))
-            return _Batch(*parts, None, sizes)
+            x, y, norms = (t[0].index_select(0, rows)[None] for t in (self.x, self.y, self.norms))
+            return _Batch(x, y, norms, None, sizes)
         rows = torch.nn.utils.rnn.pad_sequence(list(chosen), batch_first=True).to(self.x.device)
         at = torch.arange(len(chosen), device=rows.device)[:, None]
         mask = (

@@ -66,7 +66,7 @@ def evaluate(head: Arrays, examples: Examples, classes: int) -> Evaluation:
     """Evaluate a head on held-out examples, in blocks of rows."""
     confusion = torch.zeros(classes * classes, dtype=torch.int64)
     loss = 0.0
-    for x, y in zip(examples.x.split(4096), examples.y.split(4096), strict=True):
+    for x, y in zip(torch.split(examples.x, 4096), torch.split(examples.y, 4096), strict=True):
         scores = logits(head, x)
         loss += float(torch.nn.functional.cross_entropy(scores, y, reduction="sum"))
         confusion += torch.bincount(y * classes + scores.argmax(1), minlength=classes * classes)

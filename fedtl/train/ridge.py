@@ -49,7 +49,7 @@ def statistics(
     d = examples.x.shape[1]
     gram = torch.zeros(d, d, dtype=torch.float64)
     moment = torch.zeros(d, classes, dtype=torch.float64)
-    blocks = (t.split(4096) for t in (examples.x, examples.y, examples.norms))
+    blocks = (torch.split(t, 4096) for t in (examples.x, examples.y, examples.norms))
     for x, y, norms in zip(*blocks, strict=True):
         rows = x.double()
         if plan is not None:
@@ -124,4 +124,4 @@ def ridge_head(
         weights = np.linalg.solve(gram + strength * np.eye(d), stats["moment"]).T
     if normalise:
         weights = weights / np.linalg.norm(weights, axis=1, keepdims=True).clip(min=1e-12)
-    return weights
+    return np.asarray(weights, np.float64)

@@ -6,7 +6,7 @@ unless the Grid writes them, without which a reply cannot be matched to its requ
 
 from __future__ import annotations
 
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 RUN_ID = 1
@@ -26,3 +26,8 @@ def ensure_identity() -> None:
 def set_message_id(message: Message, message_id: str) -> None:
     """Write a message's id, as SuperLink does when it takes a message in."""
     message.metadata.__dict__["_message_id"] = message_id
+
+
+def with_content(message: Message, content: RecordDict) -> Message:
+    """Return a message of the same metadata with other content."""
+    return Message(content, metadata=message.metadata)  # type: ignore[call-overload, no-any-return]

@@ -10,13 +10,20 @@ import logging
 import time
 from collections.abc import Iterable, Sequence
 
-from flwr.app import ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
-from flwr.app.message import ArrayRecord
+from flwr.app import (
+    ArrayRecord,
+    ConfigRecord,
+    Context,
+    Error,
+    Message,
+    MetricRecord,
+    RecordDict,
+)
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
-from fedtl.transport._identity import RUN_ID, ensure_identity, set_message_id
+from fedtl.transport._identity import RUN_ID, ensure_identity, set_message_id, with_content
 
 _log = logging.getLogger("fedtl.transport")
 _FIRST_NODE = 1000
@@ -117,7 +124,7 @@ class LocalGrid(Grid):
 
     def _answer_one(self, message: Message) -> Message:
         context = self.context(message.metadata.dst_node_id)
-        private = Message(_own_copy(message.content), metadata=message.metadata)
+        private = with_content(message, _own_copy(message.content))
         try:
             return self._app(private, context)
         except Exception:
@@ -127,9 +134,11 @@ class LocalGrid(Grid):
 
 def _own_copy(content: RecordDict) -> RecordDict:
     """Copy the records (not the arrays): all messages of a round share one content object."""
-    kinds = (ArrayRecord, ConfigRecord, MetricRecord)
     copy = RecordDict()
-    for name, record in content.items():
-        kind = next(k for k in kinds if isinstance(record, k))
-        copy[name] = kind(dict(record.items()))
+    for name, array_record in content.array_records.items():
+        copy[name] = ArrayRecord(dict(array_record.items()))
+    for name, metric_record in content.metric_records.items():
+        copy[name] = MetricRecord(dict(metric_record.items()))
+    for name, config_record in content.config_records.items():
+        copy[name] = ConfigRecord(dict(config_record.items()))
     return copy

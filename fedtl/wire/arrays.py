@@ -30,8 +30,8 @@ class HostArray(Array):
         self.stype = _STYPE
         self._values = np.ascontiguousarray(values)
 
-    @property  # type: ignore[override]
-    def data(self) -> bytes:
+    @property
+    def data(self) -> bytes:  # type: ignore[override]
         """The values as ``.npy`` bytes, like any other ``Array``."""
         buffer = BytesIO()
         np.save(buffer, self._values, allow_pickle=False)

@@ -49,10 +49,10 @@ def task_config(
     ``seed`` is for simulations only. A real site ignores it and takes its noise from the operating
     system.
     """
-    config: dict[str, str | int] = {"task": task.to_json(), "plan": plan.to_json() if plan else ""}
+    config = ConfigRecord({"task": task.to_json(), "plan": plan.to_json() if plan else ""})
     if seed is not None:
         config["seed"] = seed
-    return ConfigRecord(config)
+    return config
 
 
 def read_request(content: RecordDict) -> Request:

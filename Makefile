@@ -1,0 +1,50 @@
+# Two commands for a start: `make simulate` and `make test`. Both set everything up by themselves.
+PYTHON ?= python3
+BIN := .venv/bin
+RECIPE ?=
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help simulate test check format benchmark accuracy clean
+
+help:  ## Show this list
+	@grep -E '^[a-z]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+.venv/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "fedtl needs Python 3.11 or newer; name one: make PYTHON=python3.12 ..."; exit 1; }
+	@echo "Setting up .venv (once; torch is large, this takes a few minutes)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+.venv/developed: .venv/installed
+	@echo "Adding the tools for checks and tests"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,ray]'
+	@touch $@
+
+simulate: .venv/installed  ## Run the main job: five sites, a real backbone, differential privacy
+	@$(BIN)/fedtl simulate $(RECIPE) $(ARGS)
+
+test: .venv/developed  ## Run all tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: .venv/developed  ## Format, lint, types, layers, file sizes, doctests
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m pytest tests/test_layers.py --doctest-modules fedtl
+
+format: .venv/developed  ## Format the code
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+benchmark: .venv/developed  ## Measure speed and memory side by side with the peers
+	@$(BIN)/python simulations/benchmarks/run.py $(ARGS)
+
+accuracy: .venv/developed  ## Show accuracy with three seeds, by recipe
+	@$(BIN)/python simulations/benchmarks/accuracy.py $(ARGS)
+
+clean:  ## Remove the environment and caches of this folder (runs/ stays)
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis simulations/benchmarks/.peers

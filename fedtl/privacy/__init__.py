@@ -1,0 +1,1 @@
+"""Privacy as a value: plans, events, accountants, clipping."""
