@@ -1,0 +1,218 @@
+"""What a run will cost, found out without running it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from fedtl.cli.recipe import check_names
+from fedtl.cli.screen import print_json
+
+if TYPE_CHECKING:
+    from fedtl.backbone import BackboneCard
+    from fedtl.data import Manifest, SiteRows
+    from fedtl.recipe import Recipe
+
+PROCESS_BYTES = 600_000_000
+"""Resident memory of a run on the embedded digits, nearly all of it torch and Flower."""
+FLOPS_PER_SECOND = 1e10
+"""Of head training on two cores; a rough figure."""
+SECONDS_PER_MESSAGE = 1e-3
+"""Of one message to a site and back in this process; a rough figure."""
+_SAMPLE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a run needs.
+
+    Attributes
+    ----------
+    sites, examples : int
+        Sites, and training and held-out examples of all of them.
+    images_cached, images_to_extract : int
+        Different images whose features are in the cache, and whose are not.
+    seconds_features, seconds_rounds : float
+        Estimates; the first is measured on a few images, the second is a rough figure.
+    bytes_memory, bytes_disk : int
+        Estimates: peak resident memory, and new features in the cache.
+    epsilon_per_site, noise_multiplier : float or None
+        Privacy of a site that takes part in every round; None without privacy.
+    releases : int
+        Private releases of such a site.
+    bytes_down, bytes_up : int
+        Arrays to and from a site in a round in which it trains and is evaluated.
+    """
+
+    sites: int
+    examples: int
+    images_cached: int
+    images_to_extract: int
+    seconds_features: float
+    seconds_rounds: float
+    bytes_memory: int
+    bytes_disk: int
+    epsilon_per_site: float | None
+    noise_multiplier: float | None
+    releases: int
+    bytes_down: int
+    bytes_up: int
+
+
+def show(recipe: Recipe, *, as_json: bool) -> None:
+    """Print a recipe and what it will cost; as text it is TOML with the cost in comments."""
+    cost = estimate(recipe)
+    if as_json:
+        print_json({"recipe": recipe.model_dump(), "cost": asdict(cost)})
+        return
+    print(recipe.to_toml())
+    print("\n".join(f"# {line}" for line in _lines(cost)))
+
+
+def estimate(recipe: Recipe) -> Cost:
+    """Work out the cost of a run; opens data and backbone, but extracts and writes no features.
+
+    Raises
+    ------
+    FedtlError
+        The run could not begin either.
+    """
+    import numpy as np
+
+    from fedtl.backbone import resolve
+    from fedtl.launch.federation import plan_of
+
+    check_names(recipe)
+    body = recipe.backbone
+    manifest, rows = _cut(recipe)
+    card = resolve(
+        body.name, body.weights or None, taps=body.taps, image_size=body.image_size or None
+    )
+    plan = plan_of(recipe, mean_size=float(np.mean([len(site.train) for site in rows])))
+    missing, cached = _count(manifest, card, recipe)
+    n, width = len(manifest.labels), card.width + 1
+    down, up = _traffic(recipe, width, len(manifest.classes))
+    return Cost(
+        sites=len(rows),
+        examples=n,
+        images_cached=cached,
+        images_to_extract=len(missing),
+        seconds_features=_extraction_seconds(manifest, card, missing, recipe),
+        seconds_rounds=_round_seconds(recipe, rows, width * len(manifest.classes)),
+        bytes_memory=PROCESS_BYTES + 4 * n * width,
+        bytes_disk=4 * len(missing) * card.width + 4 * n * width,
+        epsilon_per_site=plan.epsilon_after(plan.releases) if plan else None,
+        noise_multiplier=plan.noise_multiplier if plan else None,
+        releases=plan.releases if plan else 0,
+        bytes_down=down,
+        bytes_up=up,
+    )
+
+
+def _cut(recipe: Recipe) -> tuple[Manifest, tuple[SiteRows, ...]]:
+    from fedtl.data import open_data, partition
+
+    data, cut = recipe.data, recipe.partition
+    manifest = open_data(
+        data.source,
+        test_fraction=data.test_fraction,
+        classes=data.classes,
+        tolerate_unreadable=data.tolerate_unreadable,
+        limit=data.limit,
+    )
+    rows = partition(
+        manifest.labels,
+        manifest.test,
+        kind=cut.kind,
+        sites=cut.sites,
+        seed=recipe.seed,
+        alpha=cut.alpha,
+        classes_per_site=cut.classes_per_site,
+        groups=manifest.groups,
+        natural=manifest.sites,
+        min_examples=cut.min_examples,
+    )
+    return manifest, rows
+
+
+def _count(manifest: Manifest, card: BackboneCard, recipe: Recipe) -> tuple[list[int], int]:
+    """Return the first row of every image that is not cached, and how many are."""
+    from fedtl.features import FeatureCache
+
+    precision = recipe.backbone.precision
+    key = card.digest() + ("" if precision == "fp32" else f"-{precision}")
+    first = {digest.tobytes(): row for row, digest in reversed([*enumerate(manifest.digests)])}
+    rows = sorted(first.values())
+    found = FeatureCache(key, card.width).find(manifest.digests[rows])
+    missing = [row for row, at in zip(rows, found.tolist(), strict=True) if at < 0]
+    return missing, len(rows) - len(missing)
+
+
+def _extraction_seconds(
+    manifest: Manifest, card: BackboneCard, missing: list[int], recipe: Recipe
+) -> float:
+    """Measure a batch and scale it up: decoding and the backbone go on side by side."""
+    from fedtl.backbone import open_engine
+
+    if not missing:
+        return 0.0
+    sample = missing[:_SAMPLE]
+    clock = [time.perf_counter()]
+    pictures = card.transform.apply_batch([manifest.source.read(row) for row in sample])
+    clock.append(time.perf_counter())
+    with open_engine(card, recipe.backbone.engine, precision=recipe.backbone.precision) as engine:
+        engine(pictures)  # the first call plans its memory
+        clock.append(time.perf_counter())
+        engine(pictures)
+        clock.append(time.perf_counter())
+    reading, computing = clock[1] - clock[0], clock[3] - clock[2]
+    return max(reading, computing) / len(sample) * len(missing)
+
+
+def _round_seconds(recipe: Recipe, rows: tuple[SiteRows, ...], weights: int) -> float:
+    """Return a rough figure for all rounds, from the multiplications of a linear head."""
+    train = recipe.train
+    share = min(1.0, (train.sites_per_round or len(rows)) / len(rows))
+    n_train, n_test = sum(len(site.train) for site in rows), sum(len(site.test) for site in rows)
+    per_step = n_train if train.sampling == "full" else train.batch_size * len(rows)
+    flops = weights * (4 * train.local_steps * per_step * share + 2 * n_test)
+    messages = len(rows) * (1 + share)
+    return train.rounds * (flops / FLOPS_PER_SECOND + messages * SECONDS_PER_MESSAGE)
+
+
+def _traffic(recipe: Recipe, width: int, classes: int) -> tuple[int, int]:
+    """Return bytes of arrays to and from one site in a round."""
+    from fedtl.strategies import make_strategy
+    from fedtl.train.heads import initial_head
+
+    strategy = make_strategy(recipe.strategy.name, recipe.strategy.options)
+    head = initial_head(recipe.head.kind, width, classes, hidden=recipe.head.hidden)
+    n_bytes = sum(values.nbytes for values in head.values())
+    if getattr(strategy, "mechanism", "gradients") == "gradients":
+        return n_bytes * (2 if recipe.evaluate_every else 1), n_bytes
+    return n_bytes, 8 * (width * (width + 1) // 2 + width * classes)
+
+
+def _lines(cost: Cost) -> list[str]:
+    from fedtl.report.words import count, duration, privacy, size
+
+    measured = f"about {duration(cost.seconds_features)}, measured on a few"
+    private = (
+        f"epsilon {privacy(cost.epsilon_per_site)} per site over the whole run, noise multiplier "
+        f"{cost.noise_multiplier:.4g}, {count(cost.releases)} releases"
+        if cost.noise_multiplier is not None
+        else "none"
+    )
+    facts: dict[str, Any] = {
+        "Sites": f"{count(cost.sites)}, {count(cost.examples)} examples",
+        "Features": f"{count(cost.images_to_extract)} images to extract"
+        + (f" ({measured})" if cost.images_to_extract else "")
+        + f", {count(cost.images_cached)} cached",
+        "Rounds": f"about {duration(cost.seconds_rounds)} (a rough estimate)",
+        "Memory": f"about {size(cost.bytes_memory)} (an estimate)",
+        "Disk": f"at most {size(cost.bytes_disk)} in the feature cache",
+        "Privacy": private,
+        "Traffic": f"{size(cost.bytes_down)} to and {size(cost.bytes_up)} from a site per round",
+    }
+    return [f"{name + ':':<10}{fact}" for name, fact in facts.items()]

@@ -1,0 +1,91 @@
+"""What goes to the terminal: results to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def out() -> Console:
+    """Return the console of results."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def err() -> Console:
+    """Return the console of errors, warnings and progress."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON, and nothing else, on stdout."""
+    print(json.dumps(value, indent=1))
+
+
+def clean_line(text: str) -> str:
+    r"""Return text as one line without anything a terminal might obey.
+
+    Examples
+    --------
+    >>> clean_line("two\nlines\x1b[2J")
+    'two lines�[2J'
+    """
+    line = " ".join(text.split())
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
+
+
+class _OneLine(logging.Handler):
+    """Prints a record as one line; a line that was printed before is not repeated."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.WARNING)
+        self._console = console
+        self._printed: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        more = f" {type(error).__name__}: {error}" if error else ""
+        line = clean_line(f"Warning: {record.getMessage()}{more}")
+        if line not in self._printed:
+            self._printed.add(line)
+            self._console.print(line, style="yellow", markup=False, soft_wrap=True)
+        if error and os.environ.get("FEDTL_DEBUG", "") not in ("", "0"):
+            self._console.print_exception()
+
+
+@contextmanager
+def warnings_shown(console: Console) -> Iterator[None]:
+    """Show fedtl's own warnings, one line each, and silence Flower's account of every round."""
+    logger, flower = logging.getLogger("fedtl"), logging.getLogger("flwr")
+    handler, before = _OneLine(console), flower.level
+    logger.addHandler(handler)
+    propagated, logger.propagate = logger.propagate, False
+    # Flower sets its level to INFO when it is imported, so it has to be imported before
+    flower.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagated
+        flower.setLevel(before)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Treat SIGTERM like Ctrl-C, so that a stopped job keeps what it has."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
