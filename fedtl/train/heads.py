@@ -53,7 +53,7 @@ def initial_head(
 
 def logits(head: Arrays, x: Tensor) -> Tensor:
     """Return ``[n, C]`` scores of ``[n, d]`` features."""
-    tensors = {name: torch.from_numpy(np.asarray(value)) for name, value in head.items()}
+    tensors = {name: torch.from_numpy(np.array(value)) for name, value in head.items()}
     if "weight" in tensors:
         return x @ tensors["weight"].to(x.device).T
     from fedtl.privacy.opacus_fit import mlp_logits
