@@ -13,7 +13,7 @@ from fedtl.home import write_atomic
 from fedtl.report.order import by_accuracy, extremes, worst_site
 from fedtl.report.plots import draw_all
 from fedtl.report.result import RunResult, SiteResult
-from fedtl.report.words import clean, count, duration, percent, privacy, short, size
+from fedtl.report.words import clean, count, duration, percent, plural, privacy, short, size
 
 MOST_ROWS = 500
 """Sites in the page's table; ``report.json`` has them all."""
@@ -57,9 +57,9 @@ def render_page(result: RunResult) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    words = (clean, count, duration, percent, privacy, short, size)
+    words = (clean, count, duration, percent, plural, privacy, short, size)
     environment.filters.update({word.__name__: word for word in words})
-    environment.filters["plain"] = _plain
+    environment.filters.update(plain=_plain, tie=_tie)
     source = resources.files("fedtl.report").joinpath("template.html").read_text("utf-8")
     shown = _shown_sites(result)
     return environment.from_string(source).render(
@@ -79,6 +79,11 @@ def _plain(value: Any) -> str:
     return clean(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
+def _tie(text: str) -> str:
+    """Keep a percentage on one line."""
+    return text.replace(" %", "\N{NO-BREAK SPACE}%")
+
+
 def _shown_sites(result: RunResult) -> list[SiteResult]:
     if len(result.sites) <= MOST_ROWS:
         return result.sites
@@ -86,7 +91,8 @@ def _shown_sites(result: RunResult) -> list[SiteResult]:
 
 
 def _tiles(result: RunResult) -> list[Tile]:
-    tiles = [Tile("Global head", percent(result.accuracy), "right on held-out examples")]
+    note = "not measured" if result.accuracy is None else "right on held-out examples"
+    tiles = [Tile("Global head", percent(result.accuracy), note)]
     if worst := worst_site(result):
         tiles.append(Tile("Worst site", percent(worst.accuracy), short(worst.name, 24)))
     for label, other in (
@@ -111,12 +117,14 @@ def _privacy_tile(result: RunResult) -> Tile:
     if result.epsilon is None:
         return Tile("Privacy", "off", "updates were sent as they are")
     spent = max((site.epsilon for site in result.sites), default=0.0)
-    delta = f", delta {result.delta:g}" if result.delta is not None else ""
-    return Tile("Epsilon spent", privacy(spent), f"budget {result.epsilon:g}{delta}")
+    delta = f" at delta\N{NO-BREAK SPACE}{result.delta:g}" if result.delta is not None else ""
+    return Tile("Epsilon spent", privacy(spent), f"of at most {result.epsilon:g}{delta}")
 
 
 def _time_tile(result: RunResult) -> Tile:
-    return Tile("Time", duration(sum(result.seconds.values())), f"{len(result.history)} rounds")
+    return Tile(
+        "Time", duration(sum(result.seconds.values())), plural(len(result.history), "round")
+    )
 
 
 def _bytes_tile(result: RunResult) -> Tile:
@@ -126,15 +134,13 @@ def _bytes_tile(result: RunResult) -> Tile:
 
 
 def _failures(result: RunResult) -> list[tuple[str, int, str]]:
-    """Return failure code, number of failures, and the sites most concerned; most frequent first."""
+    """Return failure code, number of failures, and sites concerned; the most frequent first."""
     found: dict[str, Counter[str]] = {}
     for round_ in result.history:
         for site, code in round_.failures.items():
             found.setdefault(code, Counter())[site] += 1
-    return [
-        (code, sites.total(), _named(sites))
-        for code, sites in sorted(found.items(), key=lambda i: (-i[1].total(), i[0]))
-    ]
+    ranked = sorted(found.items(), key=lambda item: (-item[1].total(), item[0]))
+    return [(code, sites.total(), _named(sites)) for code, sites in ranked]
 
 
 def _named(sites: Counter[str]) -> str:

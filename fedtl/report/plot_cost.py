@@ -51,8 +51,10 @@ def plot_epsilon(result: RunResult) -> Plot | None:
 def _draw_epsilon(figure: Figure, *, rounds: list[int], spent: list[float], budget: float) -> None:
     axes = canvas.axes_at(figure, top=0.3)
     axes.axhline(budget, color=RED, ls="--", lw=1.6, label="budget of a site")
-    axes.step([rounds[0] - 1, *rounds], [0.0, *spent], where="post", color=BLUE, lw=2)
-    axes.plot(rounds, spent, "o", color=BLUE, ms=4 if len(rounds) <= 30 else 0, label="spent")
+    axes.step(
+        [rounds[0] - 1, *rounds], [0.0, *spent], where="post", color=BLUE, lw=2, label="spent"
+    )
+    axes.plot(rounds, spent, "o", color=BLUE, ms=4 if len(rounds) <= 30 else 0)
     axes.set_xlim(rounds[0] - 1, rounds[-1] + 0.5)
     axes.set_ylim(0, 1.08 * max(budget, *spent))
     axes.set_xlabel("Round")
@@ -71,7 +73,7 @@ def plot_seconds(result: RunResult) -> Plot | None:
     if total > 0:
         longest = max(result.seconds, key=lambda phase: result.seconds[phase])
         took = duration(result.seconds[longest])
-        title = f"Most of the {duration(total)} went into {longest}: {took}"
+        title = f"{duration(total)} in all, the longest part is {longest}: {took}"
     height = 0.35 + 0.24 * len(result.seconds) + (2.3 if result.history else 0.0)
     draw = partial(_draw_seconds, result=result)
     return Plot(

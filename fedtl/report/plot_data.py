@@ -85,7 +85,7 @@ def plot_examples(result: RunResult) -> Plot | None:
     draw = partial(_draw_many if crowd else _draw_few, ranked=ranked)
     meaning = (
         "Training examples are used to fit the head, held-out examples only to measure it. A small "
-        "site has a noisier accuracy and, at the same privacy, gains most from the others."
+        "site has a noisier accuracy and, at the same privacy, usually gains most from the others."
     )
     svg = canvas.render("examples", draw, height=height, label=title)
     return Plot("examples", title, svg, meaning)

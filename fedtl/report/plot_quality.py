@@ -1,4 +1,4 @@
-"""How well the heads do: over the rounds, at each site, and class by class."""
+"""How well the heads do, over the rounds and at each site."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from fedtl.report import canvas
 from fedtl.report.canvas import BLUE, GREEN, INK, ORANGE, PURPLE, RED, SKY, Plot
 from fedtl.report.order import by_accuracy, extremes, thinned, worst_site
 from fedtl.report.result import RoundResult, RunResult, SiteResult
-from fedtl.report.words import count, percent, short
+from fedtl.report.words import count, percent, plural, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 MOST_SITES = 20
-"""Sites that get a bar of their own; with more, the worst and best ten and a histogram of all."""
-MOST_CLASSES = 100
-"""Classes in the confusion matrix; with more, those with most mistakes."""
+"""Sites that get a bar of their own."""
+EXTREMES = 12
+"""With more sites, bars for the worst and the best, and a histogram of all."""
 
 
 def plot_rounds(result: RunResult) -> Plot | None:
@@ -29,19 +29,31 @@ def plot_rounds(result: RunResult) -> Plot | None:
     if not known:
         return None
     last = result.accuracy if result.accuracy is not None else known[-1].accuracy
-    n = len(result.history)
-    title = f"Global head: {percent(last)} after {n} round{'s' if n > 1 else ''}"
+    title = f"Global head: {percent(last)} after {plural(len(result.history), 'round')}"
     draw = partial(_draw_rounds, result=result, known=known)
     return Plot(
         "rounds",
         title,
         canvas.render("rounds", draw, height=3.2, label=title),
-        "The line is the share of all held-out examples that the jointly trained head gets right, "
-        "measured after each round on data it was not trained on. The band reaches from the worst "
-        "site to the best. Level lines are what one would have without this run or without "
-        "privacy: the distance between the line and 'without privacy' is the price of privacy, "
-        "the distance to 'local-only' is what the sites gain by working together.",
+        _rounds_meaning(result),
     )
+
+
+def _rounds_meaning(result: RunResult) -> str:
+    text = (
+        "The line is the share of all held-out examples that the jointly trained head gets right, "
+        "measured after a round on data it was not trained on."
+    )
+    if len(result.sites) > 1:
+        text += " The band reaches from the worst site to the best."
+    if result.accuracy_without_privacy is not None:
+        text += " Where it ends below “without privacy”, the distance is the price of privacy."
+    if result.accuracy_local_own is not None:
+        text += (
+            " “Local-only” is what sites reach that train alone, on their own held-out examples "
+            "and on everybody's: what lies above is gained by working together."
+        )
+    return text
 
 
 def _draw_rounds(figure: Figure, *, result: RunResult, known: list[RoundResult]) -> None:
@@ -50,7 +62,10 @@ def _draw_rounds(figure: Figure, *, result: RunResult, known: list[RoundResult])
     rounds = [r.round for r in shown]
     spread = [list(r.site_accuracy.values()) or [r.accuracy or 0.0] for r in shown]
     low, high = ([100 * f(s) for s in spread] for f in (min, max))
-    axes.fill_between(rounds, low, high, color=SKY, alpha=0.35, lw=0, label="worst to best site")
+    if len(result.sites) > 1:
+        axes.fill_between(
+            rounds, low, high, color=SKY, alpha=0.35, lw=0, label="worst to best site"
+        )
     line = [100 * (r.accuracy or 0.0) for r in shown]
     marker = "o" if len(shown) <= 30 else ""
     axes.plot(rounds, line, color=BLUE, lw=2, marker=marker, ms=4, label="global head")
@@ -85,7 +100,7 @@ def plot_sites(result: RunResult) -> Plot | None:
         if worst
         else f"{short(known[0].name, 40)}: {percent(known[0].accuracy)}"
     )
-    bars = extremes(known, MOST_SITES)
+    bars = known if len(known) <= MOST_SITES else extremes(known, EXTREMES)
     height = 1.0 + 0.22 * len(bars) + (1.5 if len(known) > len(bars) else 0.0)
     draw = partial(_draw_sites, known=known, bars=bars, worst=worst)
     svg = canvas.render("sites", draw, height=max(height, 1.6), label=title)
@@ -98,7 +113,8 @@ def _sites_meaning(known: list[SiteResult], bars: list[SiteResult]) -> str:
         "average can look good while one institution is served badly, so the worst site is marked."
     )
     if len(bars) < len(known):
-        text += f" Of {count(len(known))} sites, the ten worst and the ten best have a bar."
+        half = EXTREMES // 2
+        text += f" Of {count(len(known))} sites, the {half} worst and the {half} best have a bar."
     both = [(s.accuracy or 0.0, s.local_own) for s in known if s.local_own is not None]
     if both:
         better = sum(joint >= own for joint, own in both)
@@ -116,7 +132,7 @@ def _draw_sites(
     height, left = float(figure.get_size_inches()[1]), canvas.name_margin(names)
     upper = 1.5 if len(known) > len(bars) else 0.0
     if upper:
-        crowd = canvas.axes_at(figure, left=left, bottom=height - upper + 0.25)
+        crowd = canvas.axes_at(figure, left=left, right=0.2, bottom=height - upper + 0.25)
         _draw_crowd(crowd, known)
     axes = canvas.axes_at(figure, left=left, right=0.2, top=0.3 + upper)
     rows = np.arange(len(bars))[::-1]
@@ -147,59 +163,3 @@ def _draw_crowd(axes: Axes, known: list[SiteResult]) -> None:
     axes.set_ylabel("Sites")
     axes.text(2, 0, f"All {count(len(known))} sites", va="bottom")
     axes.locator_params(axis="y", integer=True, nbins=4)
-
-
-def plot_confusion(result: RunResult) -> Plot | None:
-    """Plot the confusion matrix; None without an evaluation."""
-    matrix = np.asarray(result.confusion, dtype=np.int64)
-    if matrix.ndim != 2 or not matrix.sum() or matrix.shape[0] != len(result.classes):
-        return None
-    title = _confusion_title(matrix, result.classes)
-    keep = _most_mistaken(matrix)
-    draw = partial(
-        _draw_confusion,
-        matrix=matrix[np.ix_(keep, keep)],
-        names=[short(result.classes[i], 14) for i in keep],
-    )
-    meaning = (
-        "Each row is a true class, each column what the head said; a perfect head has numbers on "
-        "the diagonal only. The darker a cell, the larger its share of the row. A dark cell off "
-        "the diagonal is a mistake that happens systematically: look there before the head is "
-        "used."
-    )
-    if len(keep) < len(matrix):
-        meaning += f" The {len(keep)} classes with most mistakes of {count(len(matrix))} are shown."
-    svg = canvas.render("confusion", draw, height=3.6, label=title)
-    return Plot("confusion", title, svg, meaning)
-
-
-def _confusion_title(matrix: np.ndarray, classes: list[str]) -> str:
-    wrong = matrix.copy()
-    np.fill_diagonal(wrong, 0)
-    if not wrong.any():
-        return f"No mistake on {count(int(matrix.sum()))} held-out examples"
-    true, said = np.unravel_index(int(wrong.argmax()), wrong.shape)
-    names = f"“{short(classes[true], 24)}” taken for “{short(classes[said], 24)}”"
-    share = percent(float(wrong[true, said] / matrix[true].sum()))
-    return f"Most frequent mistake: {names} ({count(int(wrong[true, said]))}×, {share})"
-
-
-def _most_mistaken(matrix: np.ndarray) -> list[int]:
-    """Return the classes to show, in their own order."""
-    wrong = matrix.sum(0) + matrix.sum(1) - 2 * np.diag(matrix)
-    worst = np.argsort(-wrong, kind="stable")[:MOST_CLASSES]
-    return sorted(int(i) for i in worst)
-
-
-def _draw_confusion(figure: Figure, *, matrix: np.ndarray, names: list[str]) -> None:
-    margin = canvas.name_margin(names)
-    tall = 0.35 if max(map(len, names)) <= 3 else margin
-    axes = canvas.axes_at(figure, left=margin + 0.3, bottom=min(tall + 0.2, 1.5), top=0.1)
-    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    canvas.heat_map(axes, shares, matrix.tolist())
-    ticks = thinned(len(names), 12 if len(names) > 24 else 24)
-    labels = [names[i] for i in ticks]
-    axes.set_yticks(ticks, labels)
-    axes.set_xticks(ticks, labels, rotation=0 if tall == 0.35 else 90)
-    axes.set_ylabel("True class")
-    axes.set_xlabel("What the head said")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fedtl.report.canvas import Plot
+from fedtl.report.plot_confusion import plot_confusion
 from fedtl.report.plot_cost import plot_bytes, plot_epsilon, plot_seconds
 from fedtl.report.plot_data import plot_examples, plot_labels
-from fedtl.report.plot_quality import plot_confusion, plot_rounds, plot_sites
+from fedtl.report.plot_quality import plot_rounds, plot_sites
 from fedtl.report.result import RunResult
 
 SECTIONS: dict[str, tuple[Callable[[RunResult], Plot | None], ...]] = {

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from fedtl.report.order import by_accuracy, extremes, worst_site
 from fedtl.report.result import RunResult, SiteResult
-from fedtl.report.words import clean, count, percent, privacy, short, size
+from fedtl.report.words import clean, count, percent, plural, privacy, short, size
 
 MOST_ROWS = 30
 """Sites a terminal is shown; of more, the worst and the best."""
@@ -68,7 +68,7 @@ def _totals(result: RunResult) -> list[str]:
     sites = result.sites
     spent = None if result.epsilon is None else max((s.epsilon for s in sites), default=0.0)
     return [
-        "1 site" if len(sites) == 1 else f"{count(len(sites))} sites",
+        plural(len(sites), "site"),
         count(sum(s.train for s in sites)),
         count(sum(s.test for s in sites)),
         percent(result.accuracy),
@@ -90,10 +90,6 @@ def print_summary(result: RunResult, console: Console, folder: Path) -> None:
         Where to print; plain text where it is not a terminal.
     folder : Path
         The run's folder, named in the last line.
-
-    Examples
-    --------
-    >>> print_summary(result, Console(), Path("runs/digits-1"))  # doctest: +SKIP
     """
     console.print()
     for label, value in _headlines(result):

@@ -29,6 +29,17 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
+def plural(number: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    Examples
+    --------
+    >>> plural(1, "round"), plural(1200, "site")
+    ('1 round', '1,200 sites')
+    """
+    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
+
+
 def size(n_bytes: float) -> str:
     """Return a number of bytes in decimal units.
 
