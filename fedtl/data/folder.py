@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,22 +35,25 @@ class _Listing:
                 code="data.unreadable",
             ) from error
 
-    def folders(self, folder: Path) -> list[Path]:
-        """Return the sub-folders; a linked one is a problem: it can lead out or in circles."""
-        for entry in self.children(folder):
-            if entry.is_symlink() and entry.is_dir():
+    def folders(self, children: Iterable[os.DirEntry[str]]) -> list[Path]:
+        """Pick out the folders; a linked one is a problem: it can lead out or in circles."""
+        own = []
+        for entry in children:
+            if entry.is_dir(follow_symlinks=False):
+                own.append(Path(entry.path))
+            elif _is_folder(entry):
                 inside = _inside(self.root, Path(entry.path))
                 self.note(entry.path, "link" if inside else "outside")
-        return [Path(e.path) for e in self.children(folder) if e.is_dir(follow_symlinks=False)]
+        return own
 
     def pictures(self, folder: Path) -> Iterator[str]:
         """Yield the paths of all pictures below a folder, relative to the root."""
         waiting = [folder]
         while waiting:
-            current = waiting.pop()
-            files = [entry for entry in self.children(current) if not entry.is_dir()]
+            children = self.children(waiting.pop())
+            files = (entry for entry in children if not _is_folder(entry))
             yield from (self.relative(file.path) for file in files if self.readable(file))
-            waiting += reversed(self.folders(current))
+            waiting += reversed(self.folders(children))
 
     def readable(self, file: os.DirEntry[str]) -> bool:
         """Tell a picture from what is passed over, and note what should have been one."""
@@ -87,7 +90,7 @@ def open_folder(
         and ``classes`` does not list.
     """
     listing = _Listing(root.resolve())
-    tops = listing.folders(listing.root)
+    tops = listing.folders(listing.children(listing.root))
     if not tops and not listing.problems:
         raise DataError(
             f"The folder '{root}' has no class folders.",
@@ -120,6 +123,13 @@ def _hidden(name: str) -> bool:
     return name.startswith((".", "@")) or name.lower() in _CLUTTER
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a circle of links
+        return False
+
+
 def _inside(root: Path, path: Path) -> bool:
     try:
         return path.resolve().is_relative_to(root)
@@ -133,7 +143,9 @@ def _holds_only_folders(listing: _Listing, folder: Path) -> bool:
 
 
 def _site_pairs(listing: _Listing, sites: Sequence[Path]) -> list[tuple[str, Path]]:
-    return [(site.name, folder) for site in sites for folder in listing.folders(site)]
+    return [
+        (site.name, folder) for site in sites for folder in listing.folders(listing.children(site))
+    ]
 
 
 def _check_shared(pairs: Sequence[tuple[str, Path]], classes: Sequence[str], root: Path) -> None:
@@ -158,7 +170,7 @@ def _notes(listing: _Listing, names: Sequence[str], entries: Sequence[Entry]) ->
     loose = [
         child
         for child in listing.children(listing.root)
-        if not child.is_dir() and Path(child.name).suffix.lower() in SUFFIXES
+        if not _is_folder(child) and Path(child.name).suffix.lower() in SUFFIXES
     ]
     notes = [f"The class {name!r} has no picture." for name in empty]
     if loose:

@@ -14,7 +14,7 @@ from fedtl.data.folder import open_folder
 from fedtl.data.manifest import Manifest
 from fedtl.data.named import SOURCES
 from fedtl.data.rows import Rows
-from fedtl.data.split import keep
+from fedtl.data.split import check_fraction, keep
 from fedtl.data.table import open_table
 from fedtl.errors import DataError, nearest
 
@@ -60,6 +60,7 @@ def open_data(
     >>> int((~digits.test).sum()), digits.source.read(0).pixels.shape
     (100, (8, 8))
     """
+    _check_arguments(test_fraction, tolerate_unreadable, limit)
     rows = _find(source, classes, progress)
     _check_problems(rows, source, tolerate_unreadable)
     names, labels = rows_.number(rows, classes)
@@ -90,7 +91,7 @@ def _find(source: str, classes: Sequence[str], progress: Progress | None) -> Row
     if source in SOURCES:
         return SOURCES[source]()
     path = Path(source).expanduser()
-    if "\0" in source or not path.exists():
+    if not source or "\0" in source or not path.exists():
         raise _missing(source)
     if path.is_dir():
         return open_folder(path, classes=classes, progress=progress)
@@ -111,6 +112,15 @@ def _missing(source: str) -> DataError:
         next_step=nearest(source, SOURCES),
         code="data.missing",
     )
+
+
+def _check_arguments(test_fraction: float, tolerated: int, limit: int) -> None:
+    check_fraction(test_fraction)
+    for name, value in (("tolerate_unreadable", tolerated), ("limit", limit)):
+        if value < 0:
+            raise DataError(
+                f"{name} is {value}.", next_step="Give 0 or more.", code="data.argument"
+            )
 
 
 def _check_problems(rows: Rows, source: str, tolerated: int) -> None:

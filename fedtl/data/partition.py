@@ -43,7 +43,8 @@ def partition(
     A site left with fewer than ``min_examples`` training rows is topped up, row by row, from
     the site that has the most at that moment. Redrawing, as Li et al. 2022 (arXiv:2102.02079) do,
     would never end for strong skew and many sites. ``"group"`` and ``"natural"`` are never topped
-    up, for that would tear groups apart. Test rows are not topped up: a site may have none.
+    up, for that would tear groups apart. Test rows are not topped up: a site may have none. A row
+    that tops up ``"classes"`` may be of another class than the site's own.
 
     Parameters
     ----------
@@ -107,12 +108,6 @@ def partition(
 
 
 def _top_up(owner: Rows, cut: Cut, min_examples: int) -> Rows:
-    rows = np.flatnonzero(~cut.test)
-    if len(rows) < cut.sites * max(1, min_examples):
-        raise bad(
-            f"{len(rows)} training rows are too few for {cut.sites} sites of {min_examples}",
-            "Ask for fewer sites.",
-        )
     owner, held = owner.copy(), _rows_of(owner, ~cut.test, cut.sites)
     heap = [(-len(own), site) for site, own in enumerate(held)]
     heapq.heapify(heap)
@@ -151,6 +146,12 @@ def _check(cut: Cut, min_examples: int) -> None:
             raise bad(f"{len(cut.labels)} labels but {len(column)} of {name}", "Pass one per row.")
     if min_examples < 0:
         raise bad(f"min_examples is {min_examples}", "Give 0 or more.")
+    n_train = int((~cut.test).sum())
+    if n_train < cut.sites * max(1, min_examples):
+        raise bad(
+            f"{n_train} training rows are too few for {cut.sites} sites of {min_examples} or more",
+            "Ask for fewer sites.",
+        )
 
 
 def _check_filled(names: Sequence[str], owner: Rows, min_examples: int) -> None:

@@ -17,6 +17,16 @@ def positions(keys: Sequence[bytes], salt: bytes) -> NDArray[np.uint64]:
     return np.frombuffer(heads, dtype=">u8").astype(np.uint64)
 
 
+def check_fraction(test_fraction: float) -> None:
+    """Refuse a share of held-out rows outside 0 <= f < 1, before any file is read."""
+    if not 0 <= test_fraction < 1:
+        raise DataError(
+            f"test_fraction is {test_fraction}.",
+            next_step="Give a number from 0 up to, but not including, 1.",
+            code="data.argument",
+        )
+
+
 def held_out(
     digests: NDArray[np.uint8],
     *,
@@ -52,12 +62,7 @@ def held_out(
     >>> held_out(same, test_fraction=0.3, groups=["a", "a", "b", "b"]).tolist()
     [False, False, True, True]
     """
-    if not 0 <= test_fraction < 1:
-        raise DataError(
-            f"test_fraction is {test_fraction}.",
-            next_step="Give a number from 0 up to, but not including, 1.",
-            code="data.argument",
-        )
+    check_fraction(test_fraction)
     if groups is None:
         keys = [row.tobytes() for row in digests]
     else:
