@@ -13,6 +13,9 @@ from typing import Any, get_args, get_type_hints
 from fedtl.backbone.transform import CROP_MODES, INTERPOLATIONS, Transform, Triple
 from fedtl.errors import BackboneError, nearest
 
+#: Sides of a picture in pixels that make sense; larger ones would only exhaust the memory.
+SIZES = range(8, 4097)
+
 _FEATURE_FIELDS = (
     *("architecture", "sha256", "taps", "image_size"),
     *("mean", "std", "interpolation", "crop_pct", "crop_mode"),
@@ -129,9 +132,10 @@ def check_card(card: BackboneCard) -> None:
         "crop_mode": card.crop_mode in CROP_MODES,
         "crop_pct": 0 < card.crop_pct <= 1,
         "mean": all(map(math.isfinite, card.mean)),
-        "image_size": 1 <= card.image_size <= 4096,
-        "taps": 0 < len(card.taps) == len(card.tap_widths),
-        "tap_widths": all(width > 0 for width in card.tap_widths),
+        "image_size": card.image_size in SIZES,
+        "native_size": card.native_size in SIZES,
+        "taps": len(card.taps) > 0,
+        "tap_widths": len(card.tap_widths) == len(card.taps) and min(card.tap_widths) > 0,
         "std": all(math.isfinite(spread) and spread > 0 for spread in card.std),
     }
     if bad := [name for name, good in rules.items() if not good]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedtl.backbone import store
-from fedtl.backbone.card import BackboneCard, check_card
+from fedtl.backbone.card import SIZES, BackboneCard, check_card
 from fedtl.backbone.taps import AUTO, automatic, normalise, stages
-from fedtl.backbone.transform import Triple
 from fedtl.errors import BackboneError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def resolve(
     Parameters
     ----------
     name : str
-        A timm architecture, or a folder as timm's hub has them.
+        A timm architecture, or a folder as timm's hub has them, written with a slash.
     weights : str or Path, optional
         A weight file or such a folder. Without it: the store, a package that carries the weights,
         the hub, in this order.
@@ -45,10 +45,12 @@ def resolve(
     BackboneError
         The name, a tap or the size is unknown, or no usable weights are found.
     """
-    if weights is None and Path(name).is_dir():
+    if weights is None and "/" in name.replace(os.sep, "/") and Path(name).is_dir():
         name, weights = _named_in(Path(name)), name
-    if image_size is not None and not 8 <= image_size <= 4096:
-        raise BackboneError(f"image_size is {image_size}.", next_step="Use 8 to 4096 pixels.")
+    if image_size is not None and image_size not in SIZES:
+        raise BackboneError(
+            f"image_size is {image_size}.", next_step=f"Use {SIZES[0]} to {SIZES[-1]} pixels."
+        )
     place = Path(weights).expanduser().resolve() if weights is not None else None
     request = store.Request(name, str(place or ""), normalise(taps), image_size or 0)
     if known := store.recall(request):
@@ -89,9 +91,8 @@ def _describe(request: store.Request, found: Weights, sha256: str) -> BackboneCa
 
     body = _timm.create(request.name, pretrained=False, num_classes=0)
     body.load_state_dict(found.tensors)
-    config = _timm.data_config(body, found.config)
-    native = int(config["input_size"][1])
-    image_size = request.image_size or native
+    config = _data_configuration(_timm.data_config(body, found.config))
+    image_size = request.image_size or config["native_size"]
     resize(body, image_size)
     names, widths = _measure(body, request.taps, image_size)
     card = BackboneCard(
@@ -99,12 +100,7 @@ def _describe(request: store.Request, found: Weights, sha256: str) -> BackboneCa
         sha256=sha256,
         source=found.source,
         licence=found.licence,
-        mean=_triple(config["mean"]),
-        std=_triple(config["std"]),
-        interpolation=str(config["interpolation"]),
-        crop_pct=float(config["crop_pct"]),
-        crop_mode=str(config.get("crop_mode", "center")),
-        native_size=native,
+        **config,
         image_size=image_size,
         taps=names,
         tap_widths=widths,
@@ -114,9 +110,27 @@ def _describe(request: store.Request, found: Weights, sha256: str) -> BackboneCa
     return card
 
 
-def _triple(values: Sequence[float]) -> Triple:
-    red, green, blue = map(float, values)
-    return red, green, blue
+def _data_configuration(config: dict[str, Any]) -> dict[str, Any]:
+    """Read the fields of a card from a data configuration, which may come from outside."""
+    try:
+        mean, std = (tuple(map(float, config[name])) for name in ("mean", "std"))
+        native_size = int(config["input_size"][1])
+        if len(mean) == len(std) == 3 and native_size in SIZES:
+            return {
+                "mean": mean,
+                "std": std,
+                "interpolation": str(config["interpolation"]),
+                "crop_pct": float(config["crop_pct"]),
+                "crop_mode": str(config.get("crop_mode", "center")),
+                "native_size": native_size,
+            }
+    except (ValueError, TypeError, KeyError, IndexError, OverflowError):
+        pass
+    raise BackboneError(
+        f"The data configuration {config} cannot be used.",
+        next_step="Mend 'pretrained_cfg' in the config.json beside the weights.",
+        code="backbone.config",
+    )
 
 
 def _measure(

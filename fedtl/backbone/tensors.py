@@ -68,7 +68,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         problem = "holds more than tensors, and a pickle can run code"
         if not isinstance(error, pickle.UnpicklingError):
-            problem = f"is damaged ({str(error).splitlines()[0]})"
+            problem = f"is damaged ({' '.join(str(error).split())[:200]})"
         raise _refuse(path, problem) from error
     return _unwrap(content, path)
 

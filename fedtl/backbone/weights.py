@@ -133,12 +133,20 @@ def read_config(folder: Path) -> dict[str, Any]:
     if path.stat().st_size <= _MAX_CONFIG_BYTES:
         try:
             config = json.loads(path.read_bytes())
-            if isinstance(config, dict) and isinstance(config.get("architecture", ""), str):
+            if _is_config(config):
                 return {"pretrained_cfg": {}, **config}
-            problem = "is not an object with the field 'architecture'"
+            problem = "is not an object with 'architecture' (text) and 'pretrained_cfg' (object)"
         except (ValueError, RecursionError) as error:
             problem = f"is not JSON ({error})"
     raise BackboneError(f"'{path}' {problem}.", next_step="Copy timm's folder from the hub again.")
+
+
+def _is_config(config: Any) -> bool:
+    return (
+        isinstance(config, dict)
+        and isinstance(config.get("architecture", ""), str)
+        and isinstance(config.get("pretrained_cfg", {}), dict)
+    )
 
 
 def weight_packages() -> dict[str, WeightPackage]:
