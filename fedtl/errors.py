@@ -1,8 +1,9 @@
 """Errors a user can mend, and failure codes that may leave a site.
 
-A :class:`FedtlError` names the argument, its value, where it was met and what to do next. The command
-line prints it as one paragraph and exits with :attr:`FedtlError.exit_code`; nobody sees a traceback for
-his own mistake. :class:`SiteFailure` is the only thing a site ever says about an exception: a code.
+A :class:`FedtlError` names the argument, its value, where it was met and what to do next. The
+command line prints it as one paragraph and exits with :attr:`FedtlError.exit_code`; nobody sees a
+traceback for his own mistake. :class:`SiteFailure` is the only thing a site ever says about an
+exception: a code.
 """
 
 from __future__ import annotations

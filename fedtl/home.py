@@ -14,7 +14,7 @@ from fedtl.errors import CacheError
 
 
 def home() -> Path:
-    """Return ``$FEDTL_HOME``, or ``fedtl`` in the user's cache folder; it is created on first write.
+    """Return ``$FEDTL_HOME``, or ``fedtl`` in the user's cache folder; made on first write.
 
     Examples
     --------

@@ -1,7 +1,7 @@
 """The recipe: one TOML file that describes a run, checked before anything starts.
 
-Unknown keys and values are refused with the nearest known one. Relative paths in a recipe resolve against
-the recipe's own folder.
+Unknown keys and values are refused with the nearest known one. Relative paths in a recipe resolve
+against the recipe's own folder.
 """
 
 from __future__ import annotations

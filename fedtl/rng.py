@@ -8,7 +8,7 @@ import numpy as np
 
 
 def stream(seed: int, purpose: str, round_: int = 0, site: str = "") -> np.random.Generator:
-    """Return the generator of one purpose, round and site; the same arguments give the same numbers.
+    """Return the generator of one purpose, round and site: the same for the same arguments.
 
     The key is a 128-bit BLAKE2b digest of the arguments, so streams do not depend on the order in
     which they are asked for, and no state has to be saved for a run to be resumed. The numbers are

@@ -23,10 +23,10 @@ def doctor(
         styles = {"broken": "red", "note": "yellow"}
         console = out()
         for finding in findings:
-            line = f"{finding.state:<7}{finding.name:<18}{finding.what}"
+            line = f"{finding.state:<7}{finding.name:<20}{finding.what}"
             style = styles.get(finding.state)
             console.print(line, style=style, markup=False, soft_wrap=True)
             if finding.cure:
-                console.print(f"{'':<25}-> {finding.cure}", markup=False, soft_wrap=True)
+                console.print(f"{'':<27}-> {finding.cure}", markup=False, soft_wrap=True)
     if any(finding.state == "broken" for finding in findings):
         raise typer.Exit(1)

@@ -70,7 +70,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     try:
-        app(args=list(sys.argv[1:] if argv is None else argv), prog_name="fedtl")
+        code = _run(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # the interpreter flushes once more when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        app(args=arguments, prog_name="fedtl")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     except FedtlError as error:

@@ -6,7 +6,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from fedtl.cli.recipe import check_names
+from fedtl.cli.ahead import check_names
 from fedtl.cli.screen import print_json
 
 if TYPE_CHECKING:

@@ -28,7 +28,8 @@ def predict(
 ) -> None:
     """Say which class each image belongs to, and how probable that is.
 
-    RUN is a run folder or its module folder, IMAGE a file or a folder of pictures. Images that cannot be read are listed with the reason; then the exit code is 1.
+    RUN is a run folder or its module folder, IMAGE a file or a folder of pictures. Images that
+    cannot be read are listed with the reason; then the exit code is 1.
     """
     from fedtl.modules import load_module
 

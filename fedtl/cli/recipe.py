@@ -33,46 +33,12 @@ def show(
 @app.command(epilog="Example:\n\nfedtl recipe check my.toml")
 def check(recipe: Annotated[Path, typer.Argument(metavar="RECIPE.toml")]) -> None:
     """Check a recipe: its keys and values, and that data, strategy and backbone exist."""
+    from fedtl.cli.ahead import check_names
     from fedtl.recipe import load_recipe
 
     resolved = load_recipe(recipe)
     check_names(resolved)
     print(f"OK: {recipe} ({resolved.name}, {resolved.partition.sites} sites)")
-
-
-def check_names(recipe: Recipe) -> None:
-    """Refuse a recipe that names data, a strategy or a backbone that is not there.
-
-    Raises
-    ------
-    FedtlError
-        The first that is missing; lists the known ones.
-    """
-    from fedtl.data import open_data
-    from fedtl.data.named import SOURCES
-    from fedtl.strategies import make_strategy
-
-    make_strategy(recipe.strategy.name, recipe.strategy.options)
-    source = recipe.data.source
-    # an existing folder is not decoded here, which can take minutes
-    if source in SOURCES or not Path(source).expanduser().exists():
-        open_data(source, limit=recipe.data.limit)
-    _check_backbone(recipe.backbone.name, recipe.backbone.weights)
-
-
-def _check_backbone(name: str, weights: str) -> None:
-    from fedtl.backbone import _timm, store
-    from fedtl.backbone.weights import weight_packages
-    from fedtl.errors import BackboneError
-
-    if weights and not Path(weights).expanduser().exists():
-        raise BackboneError(
-            f"backbone.weights names '{weights}', which does not exist.",
-            next_step="Correct the path, or leave it out to use a package or the hub.",
-        )
-    # the import of timm takes seconds, so what is at hand is not asked about
-    if not (Path(name).is_dir() or name in weight_packages() or store.find(name)):
-        _timm.check_known(name)
 
 
 def commented(recipe: Recipe) -> str:

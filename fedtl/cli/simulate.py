@@ -156,8 +156,8 @@ def _flat(recipe: Recipe) -> list[tuple[str, Any]]:
 
 
 def _run(recipe: Recipe, folder: Path, *, fresh: bool, quiet: bool) -> Finished:
+    from fedtl.cli.ahead import check_start
     from fedtl.launch.simulate import simulate as launch
-    from fedtl.strategies import make_strategy
 
     console, reached = err(), None
     try:
@@ -166,8 +166,7 @@ def _run(recipe: Recipe, folder: Path, *, fresh: bool, quiet: bool) -> Finished:
             warnings_shown(console),
             progress(console, quiet=quiet) as reached,
         ):
-            # an unknown strategy should not be found out after the features were made
-            make_strategy(recipe.strategy.name, recipe.strategy.options)
+            check_start(recipe)
             return launch(recipe, folder, progress=reached)
     except KeyboardInterrupt as error:
         console.print(_kept(folder, reached), style="yellow", markup=False, soft_wrap=True)

@@ -81,6 +81,8 @@ def open_npz(path: Path) -> Rows:
     for name, column in {**columns, "y": tuple(labels)}.items():
         if column is not None and len(column) != len(pixels):
             raise _bad(path, f"has {len(pixels)} pictures but {len(column)} entries in {name!r}")
+        if column is not None and name != "split" and "" in column:
+            raise _bad(path, f"has an empty entry in {name!r}")
     if set(columns["split"] or ()) - {"train", "test", ""}:
         raise _bad(path, "has entries in 'split' other than train, test and the empty string")
     return Rows(

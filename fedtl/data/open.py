@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -90,9 +91,7 @@ def open_data(
 def _find(source: str, classes: Sequence[str], progress: Progress | None) -> Rows:
     if source in SOURCES:
         return SOURCES[source]()
-    path = Path(source).expanduser()
-    if not source or "\0" in source or not path.exists():
-        raise _missing(source)
+    path = _existing(source)
     if path.is_dir():
         return open_folder(path, classes=classes, progress=progress)
     if path.suffix.lower() == ".csv":
@@ -106,8 +105,13 @@ def _find(source: str, classes: Sequence[str], progress: Progress | None) -> Row
     )
 
 
-def _missing(source: str) -> DataError:
-    return DataError(
+def _existing(source: str) -> Path:
+    # "~nobody", a NUL, an endless name and a parent that may not be entered raise instead.
+    with contextlib.suppress(OSError, RuntimeError, ValueError):
+        path = Path(source).expanduser()
+        if source and path.exists():
+            return path
+    raise DataError(
         f"There is no folder, file or known data set {source!r}.",
         next_step=nearest(source, SOURCES),
         code="data.missing",

@@ -103,12 +103,15 @@ def partition(
         _check_filled(names, owner[~held], min_examples)
     else:
         owner = _top_up(owner, cut, min_examples)
-    train, held_out = _rows_of(owner, ~held, cut.sites), _rows_of(owner, held, cut.sites)
+    train = _rows_of(owner, np.flatnonzero(~held), cut.sites)
+    held_out = _rows_of(owner, np.flatnonzero(held), cut.sites)
     return tuple(map(SiteRows, names, train, held_out))
 
 
 def _top_up(owner: Rows, cut: Cut, min_examples: int) -> Rows:
-    owner, held = owner.copy(), _rows_of(owner, ~cut.test, cut.sites)
+    # Shuffled, since rows may lie sorted by class and a donor gives its last ones.
+    rows = cut.rng.permutation(np.flatnonzero(~cut.test))
+    owner, held = owner.copy(), _rows_of(owner, rows, cut.sites)
     heap = [(-len(own), site) for site, own in enumerate(held)]
     heapq.heapify(heap)
     for site in range(cut.sites):
@@ -119,8 +122,7 @@ def _top_up(owner: Rows, cut: Cut, min_examples: int) -> Rows:
     return owner
 
 
-def _rows_of(owner: Rows, part: NDArray[np.bool_], sites: int) -> list[Rows]:
-    rows = np.flatnonzero(part)
+def _rows_of(owner: Rows, rows: Rows, sites: int) -> list[Rows]:
     order = rows[np.argsort(owner[rows], kind="stable")]
     return np.split(order, np.cumsum(np.bincount(owner[rows], minlength=sites))[:-1])
 

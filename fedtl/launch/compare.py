@@ -14,8 +14,8 @@ from fedtl.rounds.sites import describe_sites
 from fedtl.site.site import train_cohort
 from fedtl.strategies import make_strategy
 from fedtl.train.heads import evaluate, initial_head
-from fedtl.types import Arrays, Update
 from fedtl.transport.stacked import StackedGrid
+from fedtl.types import Arrays, Update
 from fedtl.wire.messages import Request, task_config
 
 MAX_LOCAL_SITES = 200

@@ -1,4 +1,4 @@
-"""A simulated federation: one data set, cut into sites, with features extracted once for all of them."""
+"""A simulated federation: one data set, cut into sites, with features extracted once."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """The apps that ``flwr run .`` starts: the same simulation, launched by Flower's own command.
 
-Configured by ``[tool.flwr.app.config]`` or ``--run-config``: ``recipe`` is the path of a recipe (empty: the
-embedded default), ``out`` the folder for run folders (empty: ``runs`` in the current folder). Flower's
-federation decides how many nodes there are, and that is how many sites the data are spread over.
+Configured by ``[tool.flwr.app.config]`` or ``--run-config``: ``recipe`` is the path of a recipe
+(empty: the embedded default), ``out`` the folder for run folders (empty: ``runs`` in the current
+folder). Flower's federation decides how many nodes there are, and that is how many sites the data
+are spread over.
 """
 
 from __future__ import annotations

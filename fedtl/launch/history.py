@@ -1,4 +1,4 @@
-"""A run's history on disk: one JSON line per round, so that a stopped run loses at most one round."""
+"""A run's history on disk: one JSON line per round, so that a stop loses at most one."""
 
 from __future__ import annotations
 

@@ -21,9 +21,9 @@ from fedtl.report.result import Extraction, RoundResult, RunResult, SiteResult
 from fedtl.types import Arrays
 
 _SIMULATED = (
-    "No guarantee: this is a simulation, its noise comes from the run's seed. Deployed sites draw their "
-    "noise from the operating system; the epsilon shown is what the same recipe would spend there. "
-    "Held-out accuracies are shown without noise."
+    "No guarantee: this is a simulation, its noise comes from the run's seed. Deployed sites "
+    "draw their noise from the operating system; the epsilon shown is what the same recipe would "
+    "spend there. Held-out accuracies are shown without noise."
 )
 _NOT_PRIVATE = "No privacy: the updates of this run were neither clipped nor noised."
 

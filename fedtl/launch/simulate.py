@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -77,8 +77,9 @@ def simulate(
 ) -> Finished:
     """Run a simulation, or what is left of it, and write its run folder.
 
-    A folder that holds the checkpoint of the same recipe is resumed, and the head it ends with is the
-    one of an uninterrupted run. Ctrl-C keeps every finished round and raises ``KeyboardInterrupt``.
+    A folder that holds the checkpoint of the same recipe is resumed, and the head it ends with is
+    the one of an uninterrupted run. Ctrl-C keeps every finished round and raises
+    ``KeyboardInterrupt``.
 
     Parameters
     ----------

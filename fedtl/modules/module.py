@@ -96,8 +96,8 @@ def load_module(folder: Path) -> Module:
     if not (folder / "module.json").is_file():
         raise CacheError(
             f"There is no finished head in '{folder}'.",
-            next_step="Name a run folder such as runs/digits-...; an unfinished run is completed by "
-            "`fedtl simulate --resume RUN`.",
+            next_step="Name a run folder such as runs/digits-...; an unfinished run is completed "
+            "by `fedtl simulate --resume RUN`.",
         )
     try:
         meta = json.loads((folder / "module.json").read_text("utf-8"))

@@ -1,8 +1,9 @@
 """Per-example clipping of a linear softmax head in closed form.
 
-The gradient of the cross-entropy of one example with respect to the weight matrix is the outer product
-``(p - y) xᵀ``, so its Frobenius norm is ``|p - y| |x|`` exactly, and the sum of the clipped gradients is
-``(diag(s) (P - Y))ᵀ X`` with ``s = min(1, C / norm)``. No per-example gradient is ever formed.
+The gradient of the cross-entropy of one example with respect to the weight matrix is the outer
+product ``(p - y) xᵀ``, so its Frobenius norm is ``|p - y| |x|`` exactly, and the sum of the clipped
+gradients is ``(diag(s) (P - Y))ᵀ X`` with ``s = min(1, C / norm)``. No per-example gradient is
+ever formed.
 """
 
 from __future__ import annotations

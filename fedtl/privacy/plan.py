@@ -1,7 +1,8 @@
 """The privacy plan: one frozen value that says what a site releases, and what that costs.
 
 A plan is made once for the whole run (:func:`plan_for`), travels with every task, and is printed in
-every report. It never says "per round": its noise is calibrated for all releases of the run together.
+every report. It never says "per round": its noise is calibrated for all releases of the run
+together.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a run found out: one frozen value, ``report.json`` on disk, and all that the report draws from."""
+"""What a run found out: one frozen value, ``report.json`` on disk, all that a report shows."""
 
 from __future__ import annotations
 
@@ -88,7 +88,8 @@ class Extraction:
     computed, cached : int
         Images run through the backbone, and images whose features were on disk.
     notes : dict of str to int
-        What the transform did to bring images into the backbone's input distribution, and how often.
+        What the transform did to bring images into the backbone's input distribution, and how
+        often.
     """
 
     computed: int
@@ -111,10 +112,11 @@ class RunResult:
     plan : str
         The privacy plan in words; empty without privacy.
     digests : dict of str to str
-        Of the recipe, the backbone's weights, the features (backbone, taps and transform), the data.
+        Of the recipe, the backbone's weights, the features (backbone, taps and transform), the
+        data.
     accuracy, accuracy_without_privacy, accuracy_local_own, accuracy_local_all : float or None
-        Global head; the same run without privacy; heads that sites trained alone, on their own and on
-        everybody's held-out examples (means weighted by held-out examples).
+        Global head; the same run without privacy; heads that sites trained alone, on their own and
+        on everybody's held-out examples (means weighted by held-out examples).
     confusion : list of list of int
         Global head on all held-out examples; rows are true classes.
     seconds : dict of str to float

@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from flwr.app import Message
+from flwr.app import ArrayRecord, Message, MetricRecord
 
 from fedtl.errors import FedtlError
 from fedtl.types import Arrays
 from fedtl.wire.arrays import unpack
-from fedtl.wire.messages import TRAIN
+from fedtl.wire.messages import TRAIN, records
 
 Signature = tuple[tuple[str, tuple[int, ...]], ...]
 
@@ -64,11 +64,11 @@ def _inspect(reply: Message) -> Signature | str:
     """Return the names and shapes of a reply's arrays, or why it cannot be used."""
     if reply.has_error():
         return reply.error.reason or "site.failed"
-    records = list(reply.content.array_records.values())
-    if len(records) != 1 or len(reply.content.metric_records) != 1:
+    heads = records(reply.content, ArrayRecord)
+    if len(heads) != 1 or len(records(reply.content, MetricRecord)) != 1:
         return "message.invalid"
     try:
-        arrays = unpack(records[0])
+        arrays = unpack(heads[0])
     except FedtlError as error:
         return error.code
     if not all(np.isfinite(values.sum()) for values in arrays.values()) and not all(

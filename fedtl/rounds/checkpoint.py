@@ -1,4 +1,4 @@
-"""A run's state on disk after every round: head, strategy state, and nothing that needs a pickle."""
+"""A run's state on disk after every round: head and strategy state, without a pickle."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def save(folder: Path, state: State, strategy: Strategy) -> None:
     """Write the state after a round; the file of the round before is replaced as a whole.
 
     A strategy may say what it remembers with ``state_dict()`` and take it back with
-    ``load_state_dict(state)``. Otherwise every attribute that is a number, text, array or a nesting of
-    these is saved, which covers Flower's own strategies.
+    ``load_state_dict(state)``. Otherwise every attribute that is a number, text, array or a
+    nesting of these is saved, which covers Flower's own strategies.
     """
     from safetensors.numpy import save as to_bytes
 
@@ -35,7 +35,7 @@ def save(folder: Path, state: State, strategy: Strategy) -> None:
 
 
 def load(folder: Path, strategy: Strategy) -> State | None:
-    """Read the last state, put the strategy's memory back, and return the state; None if there is none.
+    """Read the last state and put the strategy's memory back; None if there is none.
 
     Raises
     ------

@@ -1,8 +1,8 @@
 """One loop over rounds, made for being read, stopped and resumed.
 
-Differs from Flower's ``Strategy.start`` in what a federation of institutions needs: cohorts are drawn by
-site name from the run's seed, replies are checked and put in name order before a strategy sees them, and
-the state after every round is a value that can be saved.
+Differs from Flower's ``Strategy.start`` in what a federation of institutions needs: cohorts are
+drawn by site name from the run's seed, replies are checked and put in name order before a strategy
+sees them, and the state after every round is a value that can be saved.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message
@@ -193,7 +194,7 @@ def _one_round(
     )
     evaluations = _evaluate(grid.inner, strategy, round_, new_head, sites, settings) if due else {}
     clock.append(time.perf_counter())
-    seconds = [b - a for a, b in zip(clock, clock[1:], strict=False)]
+    seconds = [b - a for a, b in pairwise(clock)]
     return new_head, RoundRecord(round_, cohort, failures, releases, evaluations, *seconds)
 
 
@@ -202,8 +203,8 @@ def _aggregate(strategy: Strategy, round_: int, replies: Sequence[Message], head
         arrays, _ = strategy.aggregate_train(round_, replies)
     except (AggregationError, InconsistentMessageReplies, ValueError, ArithmeticError) as error:
         raise StrategyError(
-            f"{type(strategy).__name__} could not combine {len(replies)} updates in round {round_}: "
-            f"{error}",
+            f"{type(strategy).__name__} could not combine {len(replies)} updates in round "
+            f"{round_}: {error}",
             next_step="Check the strategy's options against the number of sites.",
         ) from error
     if arrays is None:

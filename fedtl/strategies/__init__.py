@@ -47,8 +47,8 @@ def make_strategy(name: str, options: Mapping[str, Any] | None = None) -> Strate
     Parameters
     ----------
     options : mapping, optional
-        Keyword arguments of the class. Flower's minimum numbers of nodes are set to 1 where the class
-        has them and they are not given: how many sites take part is the recipe's business.
+        Keyword arguments of the class. Flower's minimum numbers of nodes are set to 1 where the
+        class has them and they are not given: how many sites take part is the recipe's business.
 
     Raises
     ------
@@ -104,7 +104,8 @@ def _module(place: str, name: str) -> Any:
     except ImportError as error:
         raise StrategyError(
             f"Strategy '{name}' cannot be imported: {error}.",
-            next_step="Install the package that carries it, or name a file as path/to/file.py:Class.",
+            next_step="Install the package that carries it, or name a file as "
+            "path/to/file.py:Class.",
         ) from error
 
 

@@ -1,8 +1,8 @@
 """FED3R: a ridge head in one round, equal to the pooled solution for any split of the data.
 
 Fani, Camoriano, Caputo, Ciccone, "Accelerating Heterogeneous Federated Learning with Closed-form
-Classifiers", ICML 2024, arXiv:2406.01116: each site sends A = Σ x xᵀ and b = Σ x yᵀ once; the server adds
-them and solves (A + λ I) W = b.
+Classifiers", ICML 2024, arXiv:2406.01116: each site sends A = Σ x xᵀ and b = Σ x yᵀ once; the
+server adds them and solves (A + λ I) W = b.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ class Fed3R(FedAvg):
     normalise : bool
         Scale each class's weights to unit length.
     scale : float
-        Factor on the head, a temperature for the softmax; changes the loss, never the predicted class.
+        Factor on the head, a temperature for the softmax; changes the loss, never the predicted
+        class.
     min_train_nodes, min_evaluate_nodes, min_available_nodes : int
         As in Flower's FedAvg.
     """

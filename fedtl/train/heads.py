@@ -18,8 +18,9 @@ def initial_head(
 ) -> dict[str, NDArray[np.float32]]:
     """Return the head every site starts from.
 
-    A linear head starts at zero: under differential privacy the best known start (Mehta et al. 2022,
-    arXiv:2205.02973). An MLP's layers start uniform in ±1/sqrt(fan-in), drawn from the run's seed.
+    A linear head starts at zero: under differential privacy the best known start (Mehta et al.
+    2022, arXiv:2205.02973). An MLP's layers start uniform in ±1/sqrt(fan-in), drawn from the run's
+    seed.
 
     Parameters
     ----------
@@ -97,8 +98,8 @@ def check_head(head: Arrays, *, width: int, classes: int) -> None:
     if not fits or not all(np.isfinite(v).all() for v in head.values()):
         shapes = {name: tuple(value.shape) for name, value in head.items()}
         raise FedtlError(
-            f"The received head {shapes} does not fit {classes} classes and {width} features, or is "
-            "not finite.",
+            f"The received head {shapes} does not fit {classes} classes and {width} features, or "
+            "is not finite.",
             next_step="Server and site must use the same backbone, taps and classes.",
             code="head.invalid",
         )

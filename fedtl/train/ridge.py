@@ -1,7 +1,7 @@
 """Additive sufficient statistics of least squares, and the head they give in closed form.
 
-Every statistic is a sum over examples, so the sum over sites equals the statistic of the pooled data for
-any split and any order. A ridge head needs nothing else (FED3R: Fani et al.,
+Every statistic is a sum over examples, so the sum over sites equals the statistic of the pooled
+data for any split and any order. A ridge head needs nothing else (FED3R: Fani et al.,
 ICML 2024, arXiv:2406.01116).
 """
 
@@ -36,8 +36,8 @@ def statistics(
     examples : Examples
         ``n`` examples with ``d`` features.
     plan : PrivacyPlan, optional
-        Rows are clipped to ``plan.clip_norm`` R. Adding or removing one example moves (G / R², B / R)
-        by at most sqrt(2), so both get Gaussian noise of ``noise_multiplier * sqrt(2)`` in these
+        Rows are clipped to ``plan.clip_norm`` R. Adding or removing one example moves (G / R², B /
+        R) by at most sqrt(2), so both get Gaussian noise of ``noise_multiplier * sqrt(2)`` in these
         units as one joint release; G's noise is symmetric.
 
     Returns
@@ -108,8 +108,8 @@ def ridge_head(
     ridge : float
         λ.
     noise_sd : float
-        Standard deviation of the noise on the diagonal of G (0 without privacy). λ is then raised to
-        the spectral norm of the noise, ``noise_sd * sqrt(2 d)``, below which G says nothing.
+        Standard deviation of the noise on the diagonal of G (0 without privacy). λ is then raised
+        to the spectral norm of the noise, ``noise_sd * sqrt(2 d)``, below which G says nothing.
     normalise : bool
         Scale each class's weights to unit length, as FED3R does against label skew.
     """

@@ -1,7 +1,7 @@
 """The one door to names that Flower 1.41 keeps private.
 
-``Message(...)`` needs a task identity that only Flower's own runtimes set, and message ids stay empty
-unless the Grid writes them, without which a reply cannot be matched to its request.
+``Message(...)`` needs a task identity that only Flower's own runtimes set, and message ids stay
+empty unless the Grid writes them, without which a reply cannot be matched to its request.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""``local``: an in-process Grid that calls the real ClientApp, one site after the other. The reference.
+"""``local``: an in-process Grid calling the real ClientApp, site after site. The reference.
 
-Law of every Grid: each message sent gets at most one reply, a reply names its request and its sender,
-a failing site costs nobody else anything, and the same messages get the same answers on every Grid.
+Law of every Grid: each message sent gets at most one reply, a reply names its request and its
+sender, a failing site costs nobody else anything, and the same messages get the same answers on
+every Grid.
 """
 
 from __future__ import annotations
@@ -10,15 +11,7 @@ import logging
 import time
 from collections.abc import Iterable, Sequence
 
-from flwr.app import (
-    ArrayRecord,
-    ConfigRecord,
-    Context,
-    Error,
-    Message,
-    MetricRecord,
-    RecordDict,
-)
+from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
@@ -135,10 +128,6 @@ class LocalGrid(Grid):
 def _own_copy(content: RecordDict) -> RecordDict:
     """Copy the records (not the arrays): all messages of a round share one content object."""
     copy = RecordDict()
-    for name, array_record in content.array_records.items():
-        copy[name] = ArrayRecord(dict(array_record.items()))
-    for name, metric_record in content.metric_records.items():
-        copy[name] = MetricRecord(dict(metric_record.items()))
-    for name, config_record in content.config_records.items():
-        copy[name] = ConfigRecord(dict(config_record.items()))
+    for name, record in content.items():
+        copy[name] = record.copy()
     return copy

@@ -38,7 +38,8 @@ def run_on_ray(
     if importlib.util.find_spec("ray") is None:
         raise TransportError(
             "--via ray needs Flower's simulation extra, which is not installed.",
-            next_step="Run `pip install 'fedtl[ray]'`, or use --via stacked: it gives the same head.",
+            next_step="Run `pip install 'fedtl[ray]'`, or use --via stacked: it gives "
+            "the same head.",
             code="ray.missing",
         )
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")

@@ -6,12 +6,13 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from flwr.app import Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 from fedtl.rng import stream
 from fedtl.wire.arrays import count_bytes
+from fedtl.wire.messages import records
 
 
 class WrappedGrid(Grid):
@@ -107,13 +108,14 @@ def _count(totals: dict[int, int], node: int, n_bytes: int) -> None:
 def _content_bytes(message: Message) -> int:
     if not message.has_content():
         return 0
-    return sum(count_bytes(record) for record in message.content.array_records.values())
+    return sum(count_bytes(record) for record in records(message.content, ArrayRecord))
 
 
 class DropoutGrid(WrappedGrid):
     """Loses the replies of a random, seeded set of sites in each round.
 
-    Which sites drop out depends on seed, round and site name only, so every transport loses the same.
+    Which sites drop out depends on seed, round and site name only, so every transport loses the
+    same.
 
     Parameters
     ----------
@@ -144,7 +146,7 @@ class DropoutGrid(WrappedGrid):
 
 
 def _round_of(message: Message) -> int:
-    for config in message.content.config_records.values():
+    for config in records(message.content, ConfigRecord):
         if isinstance(round_ := config.get("server-round"), int):
             return round_
     return 0

@@ -24,11 +24,14 @@ class HostArray(Array):
     plain ``Array``.
     """
 
+    __qualname__ = "Array"  # Flower writes the class's name on the wire and looks it up there
+    _values: NDArray[Any]
+
     def __init__(self, values: NDArray[Any]) -> None:
-        self.dtype = str(values.dtype)
-        self.shape = tuple(values.shape)
-        self.stype = _STYPE
-        self._values = np.ascontiguousarray(values)
+        kept = np.ascontiguousarray(values).view()
+        kept.flags.writeable = False
+        # Array.__setattr__ keeps a cache of serialised chunks in step, and there is none yet
+        self.__dict__.update(dtype=str(kept.dtype), shape=kept.shape, stype=_STYPE, _values=kept)
 
     @property
     def data(self) -> bytes:  # type: ignore[override]
@@ -48,7 +51,10 @@ class HostArray(Array):
 
 def pack(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
     """Put named arrays into a record."""
-    return ArrayRecord({name: HostArray(values) for name, values in arrays.items()})
+    record = ArrayRecord()
+    for name, values in arrays.items():  # ArrayRecord(dict) would serialise every array
+        record[name] = HostArray(values)
+    return record
 
 
 def unpack(record: ArrayRecord) -> dict[str, NDArray[Any]]:
