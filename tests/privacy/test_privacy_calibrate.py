@@ -22,8 +22,7 @@ def test_full_batch_noise_is_the_smallest_that_holds(epsilon, delta, count):
     assert epsilon_of(GaussianEvent(noise * (1 - 1e-8), count), delta) > epsilon
 
 
-@pytest.mark.parametrize("accountant", ["auto", "rdp"])
-@pytest.mark.parametrize("epsilon", [0.5, 8.0])
+@pytest.mark.parametrize(("accountant", "epsilon"), [("auto", 0.5), ("rdp", 8.0)])
 def test_sampled_noise_is_the_smallest_that_holds(accountant, epsilon):
     def run(noise):
         return PoissonGaussianEvent(noise, 0.1, 300)
