@@ -94,6 +94,7 @@ def test_twelve_bit_content_is_noted(tmp_path: Path) -> None:
         ({"x": X, "y": Y, "class_names": ["a", "b"]}, "labels from 0 to 2, but 2 class_names"),
         ({"x": X, "y": Y - 1, "class_names": ["a", "b"]}, "labels from -1"),
         ({"x": X, "y": Y, "split": ["train"] * 11 + ["val"]}, "'split'"),
+        ({"x": X, "y": Y, "group": ["p"] * 11 + [""]}, "empty entry in 'group'"),
         ({"x": X[:0], "y": Y[:0]}, "holds no pictures"),
         ({"x": X, "y": Y * 0}, "1 class"),
     ],

@@ -136,6 +136,8 @@ def test_classes_that_do_not_match_are_refused(
         ("no/such/folder", "Known: digits, fashion-mnist"),
         ("", "no folder, file or known data set"),
         ("a\0b", "no folder, file or known data set"),
+        ("~nobody-of-that-name/x", "no folder, file or known data set"),
+        ("x" * 5000, "no folder, file or known data set"),
     ],
 )
 def test_an_unknown_source_lists_the_known_ones(

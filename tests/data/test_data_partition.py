@@ -107,6 +107,14 @@ def test_quantity_varies_sizes_but_not_labels() -> None:
     assert len(big.test) / len(big.train) == pytest.approx(TEST.sum() / (~TEST).sum(), rel=0.05)
 
 
+def test_topped_up_sites_do_not_get_the_last_class_of_a_sorted_data_set() -> None:
+    labels = np.sort(LABELS)
+    cut = partition(labels, TEST, kind="quantity", sites=200, seed=1, alpha=0.02, min_examples=3)
+    small = np.concatenate([site.train for site in cut if len(site.train) == 3])
+    assert len(small) > 300
+    assert np.bincount(labels[small], minlength=10).max() < 0.2 * len(small)
+
+
 @given(st.integers(1, 8), st.integers(0, 5))
 def test_groups_stay_whole_and_sites_stay_balanced(sites: int, seed: int) -> None:
     groups = [f"patient {row // 4}" for row in range(400)]
