@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import importlib.util
 import os
@@ -134,28 +135,30 @@ def _torch() -> Iterator[Finding]:
 
 
 def _imports() -> Iterator[Finding]:
-    """Import in a fresh process what is known to fail beside a torch of another build."""
-    fault = _import_fault("import torchvision")
+    """Import the heavy libraries; torchvision where its failure can spoil nothing."""
+    from fedtl.backbone import _timm
+
+    fault = _import_fault_of("torchvision")
     if "operator torchvision::" in fault:
         yield Finding("torchvision", "ok", "built for another torch; fedtl works around it")
     elif fault:
         yield Finding("torchvision", "note", fault)
     else:
         yield Finding("torchvision", "ok", importlib.metadata.version("torchvision"))
-    for name, code in (
-        ("timm import", "from fedtl.backbone import _timm; _timm.timm()"),
-        ("onnxruntime import", "import onnxruntime"),
-        ("opacus import", "import opacus"),
-    ):
-        fault = _import_fault(code)
-        cure = f"pip install --force-reinstall {name.split()[0]}" if fault else ""
-        yield Finding(name, "broken" if fault else "ok", fault or "works", cure)
+    for name in ("timm", "onnxruntime", "opacus"):
+        try:
+            _timm.timm() if name == "timm" else importlib.import_module(name)
+        except Exception as error:
+            cure = f"pip install --force-reinstall {name}"
+            yield Finding(f"{name} import", "broken", f"{type(error).__name__}: {error}", cure)
+        else:
+            yield Finding(f"{name} import", "ok", "works")
 
 
-def _import_fault(code: str) -> str:
-    """Return the last line of what an import says where it fails."""
+def _import_fault_of(name: str) -> str:
+    """Import in a fresh process; return the last line of what it says where it fails."""
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", f"import {name}"],
         capture_output=True,
         text=True,
         errors="replace",
