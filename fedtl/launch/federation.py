@@ -111,7 +111,7 @@ def build(recipe: Recipe, progress: Progress = silent) -> Federation:
         manifest.labels,
         manifest.test,
         kind=cut.kind,
-        sites=cut.sites,
+        sites=0 if cut.kind == "natural" else cut.sites,
         seed=recipe.seed,
         alpha=cut.alpha,
         classes_per_site=cut.classes_per_site,

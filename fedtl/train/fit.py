@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from fedtl.privacy.plan import PrivacyPlan
 from fedtl.train.optim import Optimizer
 from fedtl.train.streams import Streams
 from fedtl.train.task import TrainTask
+from fedtl.train.threads import LARGE, one_thread
 
 _ROWS_AT_ONCE = 2048
 
@@ -100,24 +102,31 @@ def fit(
     PrivacyError
         A private plan meets a sampling that its accounting does not cover.
     """
-    _check_sampling(task, plan)
+    check_sampling(task, plan)
     size = chunk or (1 if heads.device.type == "cpu" else max(len(sites), 1))
     out = torch.empty_like(heads)
-    for start in range(0, len(sites), size):
-        part = slice(start, start + size)
-        batch = _Batch.of(sites[part], heads.device, norms=plan is not None)
-        out[part] = _fit_chunk(heads[part], batch, task, plan, streams[part], round_)
+    parts = [slice(start, start + size) for start in range(0, len(sites), size)]
+
+    def large(part: slice) -> bool:
+        return max(site.x.numel() for site in sites[part]) > LARGE
+
+    for all_threads, group in groupby(sorted(parts, key=large), key=large):
+        with one_thread(unless=all_threads):
+            for part in group:
+                batch = _Batch.of(sites[part], heads.device, norms=plan is not None)
+                out[part] = _fit_chunk(heads[part], batch, task, plan, streams[part], round_)
     return out
 
 
-def _check_sampling(task: TrainTask, plan: PrivacyPlan | None) -> None:
+def check_sampling(task: TrainTask, plan: PrivacyPlan | None) -> None:
+    """Refuse batches that the plan does not cover; at rate 1 a Poisson batch is full."""
     if plan is None:
         return
-    covered = "full" if plan.sampling_rate == 1 else "poisson"
-    if task.sampling != covered or plan.mechanism != "gradients":
+    covered = ("full", "poisson") if plan.sampling_rate == 1 else ("poisson",)
+    if task.sampling not in covered or plan.mechanism != "gradients":
         raise PrivacyError(
-            f"The plan covers {covered} batches of {plan.mechanism}, the task asks for "
-            f"{task.sampling} batches of gradients.",
+            f"The plan covers {' or '.join(covered)} batches of {plan.mechanism}, the task asks "
+            f"for {task.sampling} batches of gradients.",
             next_step="Set train.sampling to 'full' or 'poisson' and let the plan be made from it.",
             code="plan.mismatch",
         )
