@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +13,9 @@ from flwr.app import ArrayRecord, Message, MetricRecord
 from fedtl.errors import FedtlError
 from fedtl.types import Arrays
 from fedtl.wire.arrays import unpack
-from fedtl.wire.messages import TRAIN, records
+from fedtl.wire.messages import RELEASES, TRAIN, WEIGHT, records
+
+_CODE = re.compile(r"[a-z][a-z0-9.-]{0,60}")
 
 Signature = tuple[tuple[str, tuple[int, ...]], ...]
 
@@ -63,9 +67,9 @@ def usable_replies(
 def _inspect(reply: Message) -> Signature | str:
     """Return the names and shapes of a reply's arrays, or why it cannot be used."""
     if reply.has_error():
-        return reply.error.reason or "site.failed"
-    heads = records(reply.content, ArrayRecord)
-    if len(heads) != 1 or len(records(reply.content, MetricRecord)) != 1:
+        return failure_code(reply)
+    heads, metrics = records(reply.content, ArrayRecord), records(reply.content, MetricRecord)
+    if len(heads) != 1 or len(metrics) != 1 or not _is_weighted(metrics[0]):
         return "message.invalid"
     try:
         arrays = unpack(heads[0])
@@ -76,6 +80,23 @@ def _inspect(reply: Message) -> Signature | str:
     ):
         return "update.not-finite"
     return _signature(arrays)
+
+
+def failure_code(reply: Message) -> str:
+    """Return a site's failure code. Flower's runtimes write exception texts there: never those."""
+    reason = reply.error.reason or ""
+    return reason if _CODE.fullmatch(reason) else "site.failed"
+
+
+def _is_weighted(metrics: MetricRecord) -> bool:
+    """Say whether strategies can average by these metrics: Flower's give up on the whole round."""
+    weight = metrics.get(WEIGHT)
+    return (
+        set(metrics) == {WEIGHT, RELEASES}
+        and isinstance(weight, int | float)
+        and 0 < weight < math.inf
+        and isinstance(metrics[RELEASES], int)
+    )
 
 
 def _signature(arrays: Arrays) -> Signature:

@@ -45,8 +45,9 @@ def _answer_cohort(pairs: Sequence[tuple[Message, Context]], site_of: SiteOf) ->
         spent = [_spent(s, context) for s, (_, context) in zip(sites, pairs, strict=True)]
         answers = train_cohort(sites, request, spent)
     except Exception as error:
-        failure = failure_of(error, "site")
-        return [failure_reply(message, failure) for message, _ in pairs]
+        if len(pairs) > 1:  # one site's fault must not cost the others anything
+            return [reply for one in pairs for reply in _answer_cohort([one], site_of)]
+        return [failure_reply(pairs[0][0], failure_of(error, "site"))]
     return [
         _reply(message, context, site, answer)
         for (message, context), site, answer in zip(pairs, sites, answers, strict=True)
@@ -61,8 +62,8 @@ def _reply(message: Message, context: Context, site: Site, answer: Update | Site
 
 
 def _spent(site: Site, context: Context) -> int:
-    record = context.state.config_records.get(_STATE)
-    releases = record.get("releases") if record else 0
+    record = context.state.get(_STATE)
+    releases = record.get("releases") if isinstance(record, ConfigRecord) else 0
     return site.spent_before + (releases if isinstance(releases, int) else 0)
 
 

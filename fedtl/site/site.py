@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from fedtl import __version__
-from fedtl.errors import FedtlError, PrivacyError, SiteFailure
+from fedtl.errors import DataError, FedtlError, PrivacyError, SiteFailure
 from fedtl.privacy.plan import PrivacyPlan
 from fedtl.train.fit import Examples, fit
 from fedtl.train.heads import check_head, evaluate
@@ -60,8 +60,18 @@ class Site:
 
     @cached_property
     def examples(self) -> tuple[Examples, Examples]:
-        """Training and held-out examples."""
-        return self.load()
+        """Training and held-out examples, checked once.
+
+        Raises
+        ------
+        DataError
+            With code ``data.invalid``: features that are not finite (a NaN passes through clipping
+            and shows through any noise) or do not fit the head, or labels outside the class list.
+        """
+        train, held_out = self.load()
+        for part in (train, held_out):
+            _check_examples(part, self.width, len(self.classes))
+        return train, held_out
 
     def describe(self) -> Description:
         """Return the site's public description."""
@@ -86,6 +96,17 @@ class Site:
         if self.simulated and request.seed is not None:
             return SeededStreams.of(request.seed, request.round, self.name)
         return SystemStreams()
+
+
+def _check_examples(examples: Examples, width: int, classes: int) -> None:
+    labels = examples.y
+    fits = examples.x.shape == (len(labels), width) and len(examples.norms) == len(labels)
+    known = not len(labels) or (int(labels.min()) >= 0 and int(labels.max()) < classes)
+    if not (fits and known and bool(examples.norms.isfinite().all())):
+        raise DataError(
+            f"The site's examples are not {width} finite features in {classes} classes.",
+            next_step="Extract the features again, and check the list of classes.",
+        )
 
 
 def charge(plan: PrivacyPlan | None, spent: int, releases: int) -> int:
@@ -123,9 +144,11 @@ def train_cohort(
             ready.append((at, site, _admit(site, request, before)))
         except Exception as error:
             answers[at] = failure_of(error, site.name)
-    for (at, site, releases), arrays in zip(ready, _trained(ready, request), strict=True):
+    for (at, site, releases), arrays in zip(ready, _isolated(ready, request), strict=True):
         weight = 1.0 if request.plan else float(len(site.examples[0]))
-        answers[at] = Update(arrays, weight, releases)
+        answers[at] = (
+            arrays if isinstance(arrays, SiteFailure) else Update(arrays, weight, releases)
+        )
     return answers
 
 
@@ -134,7 +157,7 @@ def _admit(site: Site, request: Request, spent: int) -> int:
     task = _task(request)
     check_head(request.arrays, width=site.width, classes=len(site.classes))
     releases = charge(request.plan, spent, task.steps)
-    if not request.plan and not len(site.examples[0]):
+    if not len(site.examples[0]) and not request.plan:
         raise FedtlError(f"{site.name} has no training examples.", code="data.empty")
     return releases
 
@@ -143,6 +166,18 @@ def _task(request: Request) -> TrainTask:
     if request.task is None:
         raise FedtlError("The message carries no task.", code="message.invalid")
     return request.task
+
+
+def _isolated(
+    ready: Sequence[tuple[int, Site, int]], request: Request
+) -> list[Arrays | SiteFailure]:
+    """Train together; if that fails, one by one, so that only the site at fault fails."""
+    try:
+        return list(_trained(ready, request))
+    except Exception as error:
+        if len(ready) == 1:
+            return [failure_of(error, ready[0][1].name)]
+        return [answer for one in ready for answer in _isolated([one], request)]
 
 
 def _trained(ready: Sequence[tuple[int, Site, int]], request: Request) -> list[Arrays]:
@@ -155,7 +190,14 @@ def _trained(ready: Sequence[tuple[int, Site, int]], request: Request) -> list[A
         from fedtl.train.mlp import fit_mlp_head
 
         return [
-            fit_mlp_head(request.arrays, s.examples[0], task, request.plan, stream, request.round)
+            fit_mlp_head(
+                request.arrays,
+                s.examples[0],
+                task=task,
+                plan=request.plan,
+                streams=stream,
+                round_=request.round,
+            )
             for s, stream in zip(sites, streams, strict=True)
         ]
     head = torch.from_numpy(np.array(request.arrays["weight"], np.float32))

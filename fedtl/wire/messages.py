@@ -27,7 +27,7 @@ from fedtl.types import Description, Evaluation, Update
 from fedtl.wire.arrays import pack, unpack
 
 TRAIN, STATISTICS, EVALUATE, DESCRIBE = "train", "train.statistics", "evaluate", "query.describe"
-WEIGHT = "num-examples"
+WEIGHT, RELEASES = "num-examples", "releases"
 _FAILURE = 1
 
 Record = TypeVar("Record", ArrayRecord, ConfigRecord, MetricRecord)
@@ -102,7 +102,7 @@ def _unreadable() -> FedtlError:
 
 def update_reply(request: Message, update: Update) -> Message:
     """Answer a training message."""
-    metrics = MetricRecord({WEIGHT: update.weight, "releases": update.releases})
+    metrics = MetricRecord({WEIGHT: update.weight, RELEASES: update.releases})
     content = RecordDict({"arrays": pack(update.arrays), "metrics": metrics})
     return Message(content, reply_to=request)
 
