@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -170,6 +172,8 @@ def _run(recipe: Recipe, folder: Path, *, fresh: bool, quiet: bool) -> Finished:
             return launch(recipe, folder, progress=reached)
     except KeyboardInterrupt as error:
         console.print(_kept(folder, reached), style="yellow", markup=False, soft_wrap=True)
+        if recipe.transport.via == "ray":
+            _leave_now()
         raise typer.Exit(_INTERRUPTED) from error
     except FedtlError:
         if fresh:
@@ -186,6 +190,17 @@ def _kept(folder: Path, reached: Reached | None) -> str:
     what = f"{state} and the features are" if done else f"{state}; the features made so far are"
     command = f"fedtl simulate --resume {shlex.quote(str(folder))}"
     return f"Stopped {what} kept. Go on with: {command}"
+
+
+def _leave_now() -> None:
+    """End the process without waiting for its threads; what it wrote is whole on disk.
+
+    Flower's simulation runs the server in a thread that is no daemon, and after an interrupt that
+    thread waits without end for replies of workers that are gone.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(_INTERRUPTED)
 
 
 def _sweep(folder: Path) -> None:

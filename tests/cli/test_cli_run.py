@@ -7,6 +7,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,17 @@ def test_a_job_ended_before_its_first_round_is_resumed(shell: Any, finished: Any
     assert said.splitlines()[-1].startswith("Stopped before round 1;")
     assert shell("simulate", "--resume", str(run), "--quiet").code == 0
     assert (run / "module" / "head.safetensors").is_file()
+
+
+@pytest.mark.skipif(find_spec("ray") is None, reason="the extra 'ray' is not installed")
+def test_ctrl_c_ends_a_run_on_ray_at_once(shell: Any, finished: Any):
+    run = shell.cwd / "ray"
+    process = shell.start("simulate", *LONG, "--via", "ray", "--out", str(run))
+    _wait(process, lambda: _rounds(run) >= 1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert said.splitlines()[-1].endswith(f"Go on with: fedtl simulate --resume {run}")
 
 
 def test_resume_refuses_another_recipe_and_names_what_changed(
