@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.exception import AggregationError, InconsistentMessageReplies
 from flwr.serverapp.strategy import Strategy
@@ -26,7 +26,7 @@ from fedtl.rounds.check import usable_replies
 from fedtl.rounds.sites import CohortGrid
 from fedtl.types import Arrays, Evaluation
 from fedtl.wire.arrays import pack, unpack
-from fedtl.wire.messages import read_evaluation
+from fedtl.wire.messages import read_evaluation, records
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +239,7 @@ def _evaluate(
 
 
 def _releases(reply: Message) -> int:
-    value = next((m.get("releases") for m in reply.content.metric_records.values()), 0)
+    value = next((m.get("releases") for m in records(reply.content, MetricRecord)), 0)
     return value if isinstance(value, int) else 0
 
 
