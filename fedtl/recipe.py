@@ -7,6 +7,7 @@ against the recipe's own folder.
 from __future__ import annotations
 
 import hashlib
+import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,35 +58,41 @@ class Backbone(_Table):
 class Head(_Table):
     """What is trained on top."""
 
-    kind: Literal["linear", "mlp"] = "linear"
+    kind: Literal["linear", "mlp"] = Field("linear", description="what is trained")
     hidden: int = Field(64, ge=1, description="hidden units of an MLP")
 
 
 class Train(_Table):
     """Local training."""
 
-    rounds: int = Field(10, ge=1)
-    sites_per_round: int = Field(0, ge=0, description="0 is all")
+    rounds: int = Field(10, ge=1, description="server rounds")
+    sites_per_round: int = Field(0, ge=0, description="sites drawn in each round; 0 is all")
     local_steps: int = Field(5, ge=1, description="optimiser steps per round")
-    sampling: Literal["full", "poisson", "shuffle"] = "full"
-    batch_size: int = Field(32, ge=1)
-    optimizer: Literal["sgd", "adam"] = "sgd"
-    lr: float = Field(20.0, gt=0)
-    momentum: float = Field(0.0, ge=0, lt=1)
-    weight_decay: float = Field(0.0, ge=0)
-    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    sampling: Literal["full", "poisson", "shuffle"] = Field(
+        "full", description="how batches are drawn; shuffle cannot be private"
+    )
+    batch_size: int = Field(32, ge=1, description="(expected) batch; not for full batches")
+    optimizer: Literal["sgd", "adam"] = Field("sgd", description="at the sites")
+    lr: float = Field(20.0, gt=0, description="learning rate of the first step")
+    momentum: float = Field(0.0, ge=0, lt=1, description="momentum of sgd")
+    weight_decay: float = Field(0.0, ge=0, description="L2 penalty on the head")
+    schedule: Literal["constant", "cosine", "linear"] = Field(
+        "constant", description="of the learning rate over the whole run"
+    )
     averaging: float = Field(0.0, ge=0, lt=1, description="decay of the average of iterates")
 
 
 class Privacy(_Table):
     """The budget of each site for the whole run."""
 
-    enabled: bool = True
-    epsilon: float = Field(8.0, gt=0)
-    delta: float = Field(1e-5, gt=0, lt=1)
-    clip_norm: float = Field(0.5, gt=0)
+    enabled: bool = Field(True, description="false trains without privacy")
+    epsilon: float = Field(8.0, gt=0, description="budget of a site over the whole run")
+    delta: float = Field(1e-5, gt=0, lt=1, description="well below 1 / examples of a site")
+    clip_norm: float = Field(0.5, gt=0, description="largest gradient norm of one example")
     noise_multiplier: float | None = Field(None, gt=0, description="default: calibrated")
-    accountant: Literal["auto", "gaussian", "pld", "prv", "rdp"] = "auto"
+    accountant: Literal["auto", "gaussian", "pld", "prv", "rdp"] = Field(
+        "auto", description="auto: exact for full batches, else pld"
+    )
     public_size: int = Field(0, ge=0, description="public size of a typical site; 0: mean size")
 
 
@@ -93,13 +100,15 @@ class Strategy(_Table):
     """How updates are combined."""
 
     name: str = Field("fedavg", description="a known strategy or path/to/file.py:Class")
-    options: dict[str, float | int | bool | str] = Field(default_factory=dict)
+    options: dict[str, bool | int | float | str] = Field(
+        default_factory=dict, description="keyword arguments of the strategy class"
+    )
 
 
 class Transport(_Table):
     """How messages travel in a simulation."""
 
-    via: Literal["stacked", "local", "ray"] = "stacked"
+    via: Literal["stacked", "local", "ray"] = Field("stacked", description="the Grid")
     dropout: float = Field(0.0, ge=0, lt=1, description="share of training replies lost")
     timeout: float | None = Field(None, gt=0, description="seconds per round")
 
@@ -107,15 +116,17 @@ class Transport(_Table):
 class Compare(_Table):
     """What the run is compared with at the end."""
 
-    without_privacy: bool = True
-    local_only: bool = True
+    without_privacy: bool = Field(True, description="run again without privacy")
+    local_only: bool = Field(True, description="train each site alone")
 
 
 class Recipe(_Table):
     """One run, completely described."""
 
-    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,60}$")
-    seed: int = Field(1, ge=0)
+    name: str = Field(
+        "run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,60}$", description="begins the run folder"
+    )
+    seed: int = Field(1, ge=0, description="the same seed gives the same head")
     evaluate_every: int = Field(1, ge=0, description="rounds between evaluations; 0: at the end")
     data: Data = Data()
     partition: Partition = Partition()
@@ -178,7 +189,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise RecipeError(
             f"Recipe '{path}' is not readable TOML: {error}.", next_step="Mend the file."
         ) from error
-    for dotted in ("data.source", "backbone.weights"):
+    for dotted in ("data.source", "backbone.weights", "strategy.name"):
         _resolve_path(values, dotted, path.parent)
     return values
 
@@ -188,9 +199,10 @@ def _resolve_path(values: dict[str, Any], dotted: str, folder: Path) -> None:
     inner = values.get(table)
     if isinstance(inner, dict) and isinstance(inner.get(key), str):
         value = inner[key]
-        looks_like_path = "/" in value or value.endswith((".csv", ".npz", ".safetensors"))
-        if looks_like_path and not Path(value).expanduser().is_absolute():
-            inner[key] = str((folder / value).resolve())
+        file = value.rpartition(":")[0] if ".py:" in value else value
+        here = "/" in file or file.endswith((".csv", ".npz", ".safetensors", ".py"))
+        if (here or (folder / file).is_dir()) and not Path(file).expanduser().is_absolute():
+            inner[key] = str((folder / file).resolve()) + value[len(file) :]
 
 
 def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
@@ -266,8 +278,7 @@ def _toml_value(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
+        return json.dumps(value, ensure_ascii=False)  # a JSON string is a TOML basic string
     if isinstance(value, tuple | list):
         return "[" + ", ".join(_toml_value(v) for v in value) + "]"
     return repr(value)

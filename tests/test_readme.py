@@ -1,0 +1,81 @@
+"""Every command in a README works: each is run here, in a folder like a user's."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+READMES = ("README.md", "server/README.md", "client/README.md", "CONTRIBUTING.md")
+# `make test` and `make check` are what runs this very test; `make format` would edit the checkout.
+NOT_HERE = ("make test", "make check", "make format")
+
+
+def commands() -> list[str]:
+    """Return the distinct commands of all bash blocks, comments left out."""
+    found: dict[str, None] = {}
+    for readme in READMES:
+        for block in re.findall(r"```bash\n(.*?)```", (ROOT / readme).read_text("utf-8"), re.S):
+            for line in block.splitlines():
+                command = line.split("  #")[0].strip()
+                if command and not command.startswith(NOT_HERE):
+                    found[command] = None
+    return list(found)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A user's folder: the checkout's apps and recipes, and a few images of his own."""
+    folder = tmp_path_factory.mktemp("user")
+    for name in ("server", "client", "simulations"):
+        shutil.copytree(
+            ROOT / name, folder / name, ignore=shutil.ignore_patterns(".peers", "results")
+        )
+    for name in ("pyproject.toml", "LICENSE", "README.md"):
+        shutil.copy(ROOT / name, folder / name)
+    rng = np.random.default_rng(0)
+    for at, label in enumerate(("benign", "malignant")):
+        (folder / "images" / label).mkdir(parents=True)
+        for n in range(40):
+            pixels = rng.integers(60 * at, 60 * at + 120, (32, 32), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / "images" / label / f"{n}.png")
+    yield folder
+    subprocess.run(["pkill", "-f", str(folder)], check=False)
+
+
+@pytest.mark.parametrize("command", commands())
+def test_a_command_of_a_readme_works(command: str, workplace: Path) -> None:
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "FLWR_HOME": str(workplace / "flwr-home"),
+        "FLWR_TELEMETRY_ENABLED": "0",
+    }
+    cwd = workplace
+    if command.startswith("make "):
+        cwd = ROOT
+        command += f' ARGS="--quiet --out {workplace / "made"}"'
+    command = command.replace("/path/to/recipe.toml", str(workplace / "simulations/digits.toml"))
+    command = command.replace("/path/to/runs", str(workplace / "own-runs"))
+    done = subprocess.run(
+        shlex.split(command), cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    if command.startswith("flwr run"):
+        assert "Global head on held-out data" in done.stdout + done.stderr
+
+
+def test_the_readmes_have_commands() -> None:
+    found = commands()
+    assert "make simulate" in found
+    assert len(found) > 15
