@@ -12,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fedtl.backbone import ENGINES, BackboneCard, Engine, _timm, open_engine, resolve
+from fedtl.backbone import ENGINES, BackboneCard, Engine, _timm, open_engine, resolve, store
+from fedtl.backbone.engine import export
 from fedtl.backbone.model import build
 from fedtl.errors import BackboneError
 
@@ -42,11 +43,14 @@ def cards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Backbo
     place = tmp_path_factory.mktemp("engines")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FEDTL_HOME", str(place / "home"))
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # threads that wait for each other are slow on a busy machine
         made = {}
         for case, (name, size, taps) in CASES.items():
             source = None if name == LITE0 else random_folder(place, name)
             made[case] = resolve(name, source, taps=taps, image_size=size)
         yield made
+        torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +72,7 @@ def engine(
 ) -> Engine:
     key = (request.param, card.digest())
     if key not in opened:
-        opened[key] = open_engine(card, request.param)
+        opened[key] = open_engine(card, request.param, threads=1)
     return opened[key]
 
 
@@ -151,25 +155,39 @@ def test_an_unknown_choice_lists_the_known(
 def test_a_damaged_graph_is_exported_again(
     cards: dict[str, BackboneCard], caplog: pytest.LogCaptureFixture
 ) -> None:
-    from fedtl.backbone.store import folder
-
     card = cards["resnet10t 70 px"]
     x = pictures(card, 2)
     wanted = open_engine(card, "onnx")(x)
-    (graph,) = (folder(card.sha256) / "engine-cache").glob("*.onnx")
+    (graph,) = (store.folder(card.sha256) / "engine-cache").glob("*.onnx")
     content = graph.read_bytes()
     graph.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     assert_close(open_engine(card, "onnx")(x), wanted)
     assert "damaged" in caplog.text
-    (graph,) = (folder(card.sha256) / "engine-cache").glob("*.onnx")
+    (graph,) = (store.folder(card.sha256) / "engine-cache").glob("*.onnx")
     assert hashlib.sha256(graph.read_bytes()).hexdigest() in graph.name
+
+
+def test_where_no_exporter_works_torch_takes_over_and_says_so(
+    cards: dict[str, BackboneCard],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+) -> None:
+    card = cards["resnet10t 70 px"]
+    weights = store.get(card.sha256)
+    monkeypatch.setenv("FEDTL_HOME", str(tmp_path))
+    store.install(card, weights)
+    monkeypatch.setattr(export, "_EXPORTERS", {})
+    with open_engine(card) as engine:
+        assert engine.name.startswith("torch")
+    assert "could not be exported" in caplog.text
+    with pytest.raises(BackboneError, match="Use the engine 'torch'"):
+        open_engine(card, "onnx")
 
 
 def test_tampered_weights_are_refused_with_both_digests(
     cards: dict[str, BackboneCard], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from fedtl.backbone import store
-
     card = cards["resnet10t 70 px"]
     weights = store.get(card.sha256)
     monkeypatch.setenv("FEDTL_HOME", str(tmp_path))

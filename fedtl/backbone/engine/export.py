@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,10 +58,26 @@ def _generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
+@contextlib.contextmanager
+def _no_graph_dump() -> Iterator[None]:
+    """Keep the tracing exporter from printing thousands of lines where it fails.
+
+    Its log cannot be switched off: torch takes the function that tells whether it is on for its
+    answer (``setup_onnx_logging`` in torch/onnx/_internal/torchscript_exporter/utils.py).
+    """
+    internals: Any = torch._C
+    before = internals._jit_onnx_log
+    internals._jit_onnx_log = lambda *_: None
+    try:
+        yield
+    finally:
+        internals._jit_onnx_log = before
+
+
 def _trace(backbone: Backbone, example: torch.Tensor) -> bytes:
     """Export by tracing, which takes a tenth of the newer exporter's time."""
     buffer = io.BytesIO()
-    with warnings.catch_warnings(), torch.inference_mode():
+    with warnings.catch_warnings(), _no_graph_dump(), torch.inference_mode():
         # torch calls this exporter legacy, and tracing warns of each shape it takes for constant
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
