@@ -11,9 +11,10 @@ import numpy as np
 from flwr.app import ArrayRecord, Message, MetricRecord
 
 from fedtl.errors import FedtlError
-from fedtl.types import Arrays
+from fedtl.train.heads import n_classes
+from fedtl.types import Arrays, Evaluation
 from fedtl.wire.arrays import unpack
-from fedtl.wire.messages import RELEASES, TRAIN, WEIGHT, records
+from fedtl.wire.messages import RELEASES, TRAIN, WEIGHT, read_evaluation, records
 
 _CODE = re.compile(r"[a-z][a-z0-9.-]{0,60}")
 
@@ -62,6 +63,21 @@ def usable_replies(
         failures[name] = "update.shape"
         del signed[name]
     return [signed[name][0] for name in sorted(signed)], failures
+
+
+def usable_evaluations(
+    replies: Sequence[Message], sites: Mapping[int, str], head: Arrays
+) -> dict[str, tuple[Message, Evaluation]]:
+    """Read the answers to an evaluation, in name order; leave out what is none."""
+    results: dict[str, tuple[Message, Evaluation]] = {}
+    for reply in replies:
+        try:
+            result = read_evaluation(reply)
+        except FedtlError:
+            continue
+        if len(result.confusion) == n_classes(head):
+            results[sites[reply.metadata.src_node_id]] = (reply, result)
+    return dict(sorted(results.items()))
 
 
 def _inspect(reply: Message) -> Signature | str:

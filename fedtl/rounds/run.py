@@ -22,11 +22,11 @@ from flwr.serverapp.strategy import Strategy
 
 from fedtl.errors import StrategyError, TransportError
 from fedtl.rng import stream
-from fedtl.rounds.check import usable_replies
+from fedtl.rounds.check import usable_evaluations, usable_replies
 from fedtl.rounds.sites import CohortGrid
 from fedtl.types import Arrays, Evaluation
 from fedtl.wire.arrays import pack, unpack
-from fedtl.wire.messages import read_evaluation, records
+from fedtl.wire.messages import records
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,15 +198,20 @@ def _one_round(
     return new_head, RoundRecord(round_, cohort, failures, releases, evaluations, *seconds)
 
 
-def _aggregate(strategy: Strategy, round_: int, replies: Sequence[Message], head: Arrays) -> Arrays:
+@contextmanager
+def _explained(strategy: Strategy, what: str, round_: int) -> Iterator[None]:
     try:
-        arrays, _ = strategy.aggregate_train(round_, replies)
+        yield
     except (AggregationError, InconsistentMessageReplies, ValueError, ArithmeticError) as error:
         raise StrategyError(
-            f"{type(strategy).__name__} could not combine {len(replies)} updates in round "
-            f"{round_}: {error}",
+            f"{type(strategy).__name__} could not combine {what} in round {round_}: {error}",
             next_step="Check the strategy's options against the number of sites.",
         ) from error
+
+
+def _aggregate(strategy: Strategy, round_: int, replies: Sequence[Message], head: Arrays) -> Arrays:
+    with _explained(strategy, f"{len(replies)} updates", round_):
+        arrays, _ = strategy.aggregate_train(round_, replies)
     if arrays is None:
         return head
     new = unpack(ArrayRecord(dict(arrays.items())))
@@ -232,10 +237,12 @@ def _evaluate(
     everyone = CohortGrid(grid, sorted(sites, key=sites.__getitem__))
     messages = list(strategy.configure_evaluate(round_, pack(head), ConfigRecord(), everyone))
     replies = list(grid.send_and_receive(messages, timeout=settings.timeout))
-    good = [reply for reply in replies if reply.has_content()]
-    strategy.aggregate_evaluate(round_, good)
-    results = {sites[r.metadata.src_node_id]: read_evaluation(r) for r in good}
-    return {name: results[name] for name in sorted(results)}
+    results = usable_evaluations(replies, sites, head)
+    counted = [reply for reply, result in results.values() if result.n]
+    if counted:
+        with _explained(strategy, f"{len(counted)} evaluations", round_):
+            strategy.aggregate_evaluate(round_, counted)
+    return {name: result for name, (_, result) in results.items()}
 
 
 def _releases(reply: Message) -> int:

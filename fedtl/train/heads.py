@@ -53,6 +53,11 @@ def initial_head(
     }
 
 
+def n_classes(head: Arrays) -> int:
+    """Return the number of a head's outputs."""
+    return len(head["weight"] if "weight" in head else head["out.bias"])
+
+
 def logits(head: Arrays, x: Tensor) -> Tensor:
     """Return ``[n, C]`` scores of ``[n, d]`` features."""
     tensors = {name: torch.from_numpy(np.array(value)) for name, value in head.items()}

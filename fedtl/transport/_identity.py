@@ -7,7 +7,10 @@ empty unless the Grid writes them, without which a reply cannot be matched to it
 from __future__ import annotations
 
 from flwr.app import Message, RecordDict
+from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
+
+__all__ = ["Run", "empty_run", "ensure_identity", "set_message_id", "with_content"]
 
 RUN_ID = 1
 SERVER_NODE_ID = 1
@@ -21,6 +24,11 @@ def ensure_identity() -> None:
         TaskIdentity.task_id = 1
         TaskIdentity.run_id = RUN_ID
         TaskIdentity.node_id = SERVER_NODE_ID
+
+
+def empty_run() -> Run:
+    """Return the run of an in-process Grid, which has nothing to say about itself."""
+    return Run.create_empty(run_id=RUN_ID)
 
 
 def set_message_id(message: Message, message_id: str) -> None:

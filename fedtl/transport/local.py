@@ -14,9 +14,15 @@ from collections.abc import Iterable, Sequence
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
-from fedtl.transport._identity import RUN_ID, ensure_identity, set_message_id, with_content
+from fedtl.errors import TransportError
+from fedtl.transport._identity import (
+    Run,
+    empty_run,
+    ensure_identity,
+    set_message_id,
+    with_content,
+)
 
 _log = logging.getLogger("fedtl.transport")
 _FIRST_NODE = 1000
@@ -40,7 +46,7 @@ class LocalGrid(Grid):
         self._contexts: dict[int, Context] = {}
         self._replies: dict[str, Message] = {}
         self._sent = 0
-        self._run = Run.create_empty(run_id=RUN_ID)
+        self._run = empty_run()
 
     def set_run(self, run: Run) -> None:
         """Set the run, as Flower's runtimes do."""
@@ -67,9 +73,21 @@ class LocalGrid(Grid):
         return range(_FIRST_NODE, _FIRST_NODE + len(self._names))
 
     def context(self, node_id: int) -> Context:
-        """Return the lasting context of a node, made when first asked for."""
+        """Return the lasting context of a node, made when first asked for.
+
+        Raises
+        ------
+        TransportError
+            There is no such node.
+        """
         if node_id not in self._contexts:
             at = node_id - _FIRST_NODE
+            if not 0 <= at < len(self._names):
+                raise TransportError(
+                    f"A message goes to node {node_id}, which does not exist.",
+                    next_step="Address the nodes that grid.get_node_ids() returns.",
+                    code="node.unknown",
+                )
             config: dict[str, bool | float | int | str] = {
                 "site": self._names[at],
                 "partition-id": at,

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
 from fedtl.rng import stream
+from fedtl.transport._identity import Run
 from fedtl.wire.arrays import count_bytes
 from fedtl.wire.messages import records
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from io import BytesIO
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from fedtl.errors import FedtlError
 MAX_BYTES = 1 << 31
 _STYPE = "numpy.ndarray"
 _DTYPES = ("float32", "float64")
+_UNREADABLE = (ValueError, TypeError, SyntaxError, TokenError, MemoryError, RecursionError)
+"""What NumPy's parser of headers was seen to raise."""
 
 
 class HostArray(Array):
@@ -87,9 +90,9 @@ def _values(name: str, array: Array) -> NDArray[Any]:
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(buffer)
         values = np.frombuffer(array.data, dtype, offset=buffer.tell())
         values = values.reshape(shape, order="F" if fortran else "C")
-    except ValueError as error:
+    except _UNREADABLE as error:
         raise _invalid(name) from error
-    if str(dtype) != array.dtype or tuple(shape) != tuple(array.shape):
+    if str(dtype) != array.dtype or values.shape != tuple(array.shape):
         raise _invalid(name)
     return values
 

@@ -12,6 +12,7 @@ message type           asks                                               answer
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -121,14 +122,23 @@ def evaluation_reply(request: Message, result: Evaluation) -> Message:
 
 
 def read_evaluation(reply: Message) -> Evaluation:
-    """Read a site's answer to an evaluation message."""
-    metrics = next(iter(records(reply.content, MetricRecord)))
-    counts = np.asarray(metrics["confusion"], np.int64)
-    classes = int(np.sqrt(len(counts)))
-    n, loss = metrics[WEIGHT], metrics["loss"]
-    if isinstance(n, list) or isinstance(loss, list) or classes**2 != len(counts):
-        raise _unreadable()
-    return Evaluation(int(n), float(loss), counts.reshape(classes, classes))
+    """Read a site's answer to an evaluation message.
+
+    Raises
+    ------
+    FedtlError
+        With code ``message.invalid``: a failure, or anything that is not exactly such an answer.
+    """
+    try:
+        (metrics,) = records(reply.content, MetricRecord)
+        counts = np.asarray(metrics["confusion"], np.int64)
+        confusion = counts.reshape(math.isqrt(len(counts)), -1)
+        n, loss = metrics[WEIGHT], metrics["loss"]
+        if n != counts.sum() or (counts < 0).any() or confusion.shape[0] != confusion.shape[1]:
+            raise _unreadable()
+        return Evaluation(int(n), float(loss), confusion)  # type: ignore[arg-type]
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise _unreadable() from error
 
 
 def description_reply(request: Message, description: Description) -> Message:
@@ -146,18 +156,22 @@ def description_reply(request: Message, description: Description) -> Message:
 
 
 def read_description(reply: Message) -> Description:
-    """Read a site's public description."""
-    config = reply.content.config_records["description"]
-    name, classes, width = config["name"], config["classes"], config["width"]
+    """Read a site's public description.
+
+    Raises
+    ------
+    FedtlError
+        With code ``message.invalid``.
+    """
+    try:
+        (config,) = records(reply.content, ConfigRecord)
+        name, classes, width = config["name"], config["classes"], config["width"]
+        backbone, version = str(config["backbone"]), str(config["version"])
+    except (KeyError, ValueError) as error:
+        raise _unreadable() from error
     if not isinstance(name, str) or not isinstance(classes, list) or not isinstance(width, int):
         raise _unreadable()
-    return Description(
-        name=name,
-        classes=tuple(str(c) for c in classes),
-        backbone=str(config["backbone"]),
-        width=width,
-        version=str(config["version"]),
-    )
+    return Description(name, tuple(str(c) for c in classes), backbone, width, version)
 
 
 def failure_reply(request: Message, failure: SiteFailure) -> Message:
