@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from fedtl.backbone import BackboneCard, open_engine
+from fedtl.backbone import BackboneCard, open_engine, resolve, store
 from fedtl.data.images import Picture
-from fedtl.errors import CacheError
+from fedtl.errors import BackboneError, CacheError
 from fedtl.features.prepare import prepared_rows
 from fedtl.home import write_atomic
 from fedtl.types import Arrays
@@ -54,6 +54,7 @@ class Module:
 
         from fedtl.train.heads import logits
 
+        _bring(self.card)
         with open_engine(self.card, engine) as run:
             features = run(self.card.transform.apply_batch(pictures))
         x = torch.from_numpy(prepared_rows(features))
@@ -64,6 +65,26 @@ class Module:
         best = int(row.argmax())
         spread = {name: float(p) for name, p in zip(self.classes, row, strict=True)}
         return Prediction(self.classes[best], float(row[best]), spread)
+
+
+def _bring(card: BackboneCard) -> None:
+    """Fetch the backbone again on a machine that does not have it, where that can be done.
+
+    Raises
+    ------
+    BackboneError
+        What can be had under this name is not the backbone that the head was trained on.
+    """
+    if store.has(card.sha256):
+        return
+    found = resolve(card.architecture, taps=card.taps, image_size=card.image_size)
+    if found.digest() != card.digest():
+        raise BackboneError(
+            f"The head was trained on {card.architecture} with the weights {card.sha256[:16]}..., "
+            f"here are {found.sha256[:16]}...",
+            next_step="Bring the weight file of the run with `fedtl features SOURCE --weights FILE`.",
+            code="backbone.digest",
+        )
 
 
 def save_module(folder: Path, module: Module) -> None:
