@@ -82,7 +82,7 @@ def _bring(card: BackboneCard) -> None:
         raise BackboneError(
             f"The head was trained on {card.architecture} with the weights {card.sha256[:16]}..., "
             f"here are {found.sha256[:16]}...",
-            next_step="Bring the weight file of the run with `fedtl features SOURCE --weights FILE`.",
+            next_step="Bring the run's weight file: `fedtl features SOURCE --weights FILE`.",
             code="backbone.digest",
         )
 
