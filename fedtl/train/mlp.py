@@ -13,6 +13,7 @@ from fedtl.privacy.plan import PrivacyPlan
 from fedtl.train.fit import Examples, check_sampling
 from fedtl.train.streams import Streams
 from fedtl.train.task import TrainTask
+from fedtl.train.threads import LARGE, one_thread
 from fedtl.types import Arrays
 
 
@@ -43,22 +44,23 @@ def fit_mlp_head(
     """
     check_sampling(task, plan)
     _check_supported(task)
-    trained = fit_mlp(
-        {name: torch.from_numpy(np.array(values, np.float32)) for name, values in head.items()},
-        examples.x,
-        examples.y,
-        steps=task.steps,
-        sampling_rate=_rate(task, plan, len(examples)),
-        clip_norm=plan.clip_norm if plan else None,
-        noise_multiplier=plan.noise_multiplier if plan else None,
-        expected_batch=plan.sampling_rate * plan.public_size if plan else 1.0,
-        lr=partial(task.lr_at, round_),
-        batches=streams.batches,
-        normal=streams.normal,
-        momentum=task.momentum,
-        weight_decay=task.weight_decay,
-        proximal_mu=task.proximal_mu,
-    )
+    with one_thread(unless=examples.x.numel() > LARGE):
+        trained = fit_mlp(
+            {name: torch.from_numpy(np.array(values, np.float32)) for name, values in head.items()},
+            examples.x,
+            examples.y,
+            steps=task.steps,
+            sampling_rate=_rate(task, plan, len(examples)),
+            clip_norm=plan.clip_norm if plan else None,
+            noise_multiplier=plan.noise_multiplier if plan else None,
+            expected_batch=plan.sampling_rate * plan.public_size if plan else 1.0,
+            lr=partial(task.lr_at, round_),
+            batches=streams.batches,
+            normal=streams.normal,
+            momentum=task.momentum,
+            weight_decay=task.weight_decay,
+            proximal_mu=task.proximal_mu,
+        )
     return {name: values.numpy() for name, values in trained.items()}
 
 
