@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -197,7 +198,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _resolve_path(values: dict[str, Any], dotted: str, folder: Path) -> None:
     table, key = dotted.split(".")
     inner = values.get(table)
-    if isinstance(inner, dict) and isinstance(inner.get(key), str):
+    if isinstance(inner, dict) and isinstance(inner.get(key), str) and inner[key]:
         value = inner[key]
         file = value.rpartition(":")[0] if ".py:" in value else value
         here = "/" in file or file.endswith((".csv", ".npz", ".safetensors", ".py"))
@@ -210,7 +211,7 @@ def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
     for name in tables:
         inner = values.setdefault(name, {})
         if not isinstance(inner, dict):
-            raise RecipeError(f"'{name}' must be a table.", next_step="Write it as [{name}].")
+            raise RecipeError(f"'{name}' must be a table.", next_step=f"Write it as [{name}].")
         values = inner
     values[key] = value
 
@@ -222,6 +223,13 @@ def _check_together(recipe: Recipe) -> None:
             "train.sampling = 'shuffle' cannot be private: the accounting covers full batches and "
             "Poisson sampling.",
             next_step="Set train.sampling to 'full' or 'poisson', or privacy.enabled = false.",
+        )
+    linear_only = train.optimizer == "adam" or train.averaging or train.sampling == "shuffle"
+    if recipe.head.kind == "mlp" and linear_only:
+        raise RecipeError(
+            f"train.optimizer = {train.optimizer!r}, averaging = {train.averaging} and sampling = "
+            f"{train.sampling!r} do not go with head.kind = 'mlp'.",
+            next_step="An MLP takes 'sgd', averaging 0, and 'full' or 'poisson' batches.",
         )
     if train.sites_per_round > recipe.partition.sites and recipe.partition.kind != "natural":
         raise RecipeError(
@@ -265,9 +273,15 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     return list(model.model_fields)
 
 
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+
+
 def _to_toml(values: Mapping[str, Any], prefix: str = "") -> str:
     plain = {k: v for k, v in values.items() if not isinstance(v, dict)}
-    lines = [f"{key} = {_toml_value(value)}" for key, value in plain.items()]
+    lines = [
+        f"{key if _BARE.fullmatch(key) else _toml_value(key)} = {_toml_value(value)}"
+        for key, value in plain.items()
+    ]
     for key, value in values.items():
         if isinstance(value, dict):
             lines += ["", f"[{prefix}{key}]", _to_toml(value, f"{prefix}{key}.").rstrip("\n")]
@@ -278,7 +292,8 @@ def _toml_value(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)  # a JSON string is a TOML basic string
+        # a JSON string is a TOML basic string, but for DEL
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, tuple | list):
         return "[" + ", ".join(_toml_value(v) for v in value) + "]"
     return repr(value)
