@@ -81,11 +81,11 @@ def estimate(recipe: Recipe) -> Cost:
     import numpy as np
 
     from fedtl.backbone import resolve
-    from fedtl.launch.federation import plan_of
+    from fedtl.launch.federation import open_and_cut, plan_of
 
     check_names(recipe)
     body = recipe.backbone
-    manifest, rows = _cut(recipe)
+    manifest, rows = open_and_cut(recipe)
     card = resolve(
         body.name, body.weights or None, taps=body.taps, image_size=body.image_size or None
     )
@@ -108,32 +108,6 @@ def estimate(recipe: Recipe) -> Cost:
         bytes_down=down,
         bytes_up=up,
     )
-
-
-def _cut(recipe: Recipe) -> tuple[Manifest, tuple[SiteRows, ...]]:
-    from fedtl.data import open_data, partition
-
-    data, cut = recipe.data, recipe.partition
-    manifest = open_data(
-        data.source,
-        test_fraction=data.test_fraction,
-        classes=data.classes,
-        tolerate_unreadable=data.tolerate_unreadable,
-        limit=data.limit,
-    )
-    rows = partition(
-        manifest.labels,
-        manifest.test,
-        kind=cut.kind,
-        sites=cut.sites,
-        seed=recipe.seed,
-        alpha=cut.alpha,
-        classes_per_site=cut.classes_per_site,
-        groups=manifest.groups,
-        natural=manifest.sites,
-        min_examples=cut.min_examples,
-    )
-    return manifest, rows
 
 
 def _count(manifest: Manifest, card: BackboneCard, recipe: Recipe) -> tuple[list[int], int]:

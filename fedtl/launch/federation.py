@@ -95,10 +95,11 @@ class Federation:
         return plan_of(self.recipe, mean_size=float(np.mean([len(r.train) for r in self.rows])))
 
 
-def build(recipe: Recipe, progress: Progress = silent) -> Federation:
-    """Open the data, cut it into sites, and make or find the features."""
-    clock = [time.perf_counter()]
-    data, cut, body = recipe.data, recipe.partition, recipe.backbone
+def open_and_cut(
+    recipe: Recipe, progress: Progress = silent
+) -> tuple[Manifest, tuple[SiteRows, ...]]:
+    """Open a recipe's data and cut them into its sites; nothing goes through the backbone."""
+    data, cut = recipe.data, recipe.partition
     manifest = open_data(
         data.source,
         test_fraction=data.test_fraction,
@@ -119,7 +120,15 @@ def build(recipe: Recipe, progress: Progress = silent) -> Federation:
         natural=manifest.sites,
         min_examples=cut.min_examples,
     )
+    return manifest, rows
+
+
+def build(recipe: Recipe, progress: Progress = silent) -> Federation:
+    """Open the data, cut it into sites, and make or find the features."""
+    clock = [time.perf_counter()]
+    manifest, rows = open_and_cut(recipe, progress)
     clock.append(time.perf_counter())
+    body = recipe.backbone
     card = resolve(
         body.name, body.weights or None, taps=body.taps, image_size=body.image_size or None
     )

@@ -12,8 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from fedtl.errors import CacheError
 from fedtl.home import write_atomic
+from fedtl.privacy.plan import PrivacyPlan
 from fedtl.rounds import RoundRecord
+from fedtl.rounds.check import LOST
 from fedtl.types import Evaluation
 
 
@@ -33,10 +36,29 @@ def save_history(folder: Path, entries: Sequence[Entry]) -> None:
 
 
 def load_history(folder: Path, rounds: int) -> list[Entry]:
-    """Read the first ``rounds`` rounds."""
+    """Read the first ``rounds`` rounds.
+
+    Raises
+    ------
+    CacheError
+        It is damaged or misses a round: without it a resumed run would forget what it has spent.
+    """
     path = folder / "history.jsonl"
-    lines = path.read_text("utf-8").splitlines() if path.is_file() else []
-    return [_entry(json.loads(line)) for line in lines[:rounds]]
+    try:
+        lines = path.read_text("utf-8").splitlines()[:rounds] if rounds else []
+        entries = [_entry(json.loads(line)) for line in lines]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(path) from error
+    if [entry.record.round for entry in entries] != list(range(1, rounds + 1)):
+        raise _damaged(path)
+    return entries
+
+
+def _damaged(path: Path) -> CacheError:
+    return CacheError(
+        f"The history '{path}' is damaged or missing.",
+        next_step="Delete the folder it lies in to start the run from the first round.",
+    )
 
 
 def _plain(entry: Entry) -> dict[str, Any]:
@@ -62,12 +84,23 @@ def _entry(plain: dict[str, Any]) -> Entry:
     return Entry(RoundRecord(**plain), down, up)
 
 
-def releases_of(entries: Sequence[Entry]) -> dict[str, int]:
-    """Return each site's private releases after the given rounds."""
+def releases_of(entries: Sequence[Entry], *, per_round: int) -> dict[str, int]:
+    """Return each site's private releases after the given rounds.
+
+    A reply that got lost or could not be used was released all the same: ``per_round`` releases.
+    """
     releases: dict[str, int] = {}
     for entry in entries:
+        for site in entry.record.cohort:
+            if entry.record.failures.get(site) in LOST:
+                releases[site] = releases.get(site, 0) + per_round
         releases.update(entry.record.releases)
     return releases
+
+
+def releases_per_round(plan: PrivacyPlan | None, rounds: int) -> int:
+    """Return a site's private releases in one of ``rounds`` rounds."""
+    return plan.releases // rounds if plan else 0
 
 
 def write_csv(folder: Path, entries: Sequence[Entry]) -> None:

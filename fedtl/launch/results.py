@@ -14,7 +14,7 @@ import numpy as np
 from fedtl import __version__
 from fedtl.launch.compare import MAX_LOCAL_SITES, Comparison
 from fedtl.launch.federation import Federation
-from fedtl.launch.history import Entry
+from fedtl.launch.history import Entry, releases_of, releases_per_round
 from fedtl.modules import Module
 from fedtl.privacy.plan import PrivacyPlan
 from fedtl.report.result import Extraction, RoundResult, RunResult, SiteResult
@@ -41,6 +41,7 @@ def result_of(
     """Put together everything that is shown of a run."""
     recipe, manifest, card = federation.recipe, federation.manifest, federation.card
     spent = _Spent(plan)
+    releases = releases_of(entries, per_round=releases_per_round(plan, rounds))
     last = next((e.record for e in reversed(entries) if e.record.evaluations), None)
     own_weights = {r.name: len(r.test) for r in federation.rows}
     return RunResult(
@@ -65,7 +66,7 @@ def result_of(
         guarantee=_SIMULATED if plan else _NOT_PRIVATE,
         epsilon=plan.epsilon if plan else None,
         delta=plan.delta if plan else None,
-        sites=_sites(federation, entries, comparison, spent),
+        sites=_sites(federation, entries, comparison, spent, releases),
         history=[_round(entry, entries[: at + 1], spent) for at, entry in enumerate(entries)],
         extraction=Extraction(
             computed=federation.features.computed,
@@ -96,16 +97,18 @@ class _Spent:
 
 
 def _sites(
-    federation: Federation, entries: Sequence[Entry], comparison: Comparison, spent: _Spent
+    federation: Federation,
+    entries: Sequence[Entry],
+    comparison: Comparison,
+    spent: _Spent,
+    releases: Mapping[str, int],
 ) -> list[SiteResult]:
     labels, classes = federation.manifest.labels, len(federation.manifest.classes)
     last = next((e.record.evaluations for e in reversed(entries) if e.record.evaluations), {})
-    releases: dict[str, int] = {}
     down: Counter[str] = Counter()
     up: Counter[str] = Counter()
     failures: dict[str, Counter[str]] = {}
     for entry in entries:
-        releases.update(entry.record.releases)
         down.update(entry.down)
         up.update(entry.up)
         for site, code in entry.record.failures.items():

@@ -15,7 +15,14 @@ from fedtl.errors import CacheError, RecipeError
 from fedtl.home import write_atomic
 from fedtl.launch.compare import Comparison, compare
 from fedtl.launch.federation import Federation, Progress, Sites, build, silent, task_of
-from fedtl.launch.history import Entry, load_history, releases_of, save_history, write_csv
+from fedtl.launch.history import (
+    Entry,
+    load_history,
+    releases_of,
+    releases_per_round,
+    save_history,
+    write_csv,
+)
 from fedtl.launch.results import module_of, result_of
 from fedtl.modules import save_module
 from fedtl.privacy.plan import PrivacyPlan
@@ -151,7 +158,10 @@ class _Story:
         if grid is not None:
             self._on_grid(grid)
         else:
-            on_grid(self.federation, self._on_grid, spent=releases_of(self.entries))
+            on_grid(self.federation, self._on_grid, spent=self._spent())
+
+    def _spent(self) -> dict[str, int]:
+        return releases_of(self.entries, per_round=releases_per_round(self.plan, self.rounds))
 
     def _on_grid(self, grid: Grid) -> None:
         recipe = self.federation.recipe
