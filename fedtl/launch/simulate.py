@@ -138,6 +138,12 @@ class _Story:
         self.federation, self.folder, self.progress = federation, folder, progress
         recipe = federation.recipe
         self.strategy = make_strategy(recipe.strategy.name, recipe.strategy.options)
+        if getattr(self.strategy, "mechanism", "") == "statistics" and recipe.head.kind != "linear":
+            raise RecipeError(
+                f"Strategy '{recipe.strategy.name}' makes linear heads, head.kind is "
+                f"'{recipe.head.kind}'.",
+                next_step="Set head.kind = 'linear', or choose another strategy.",
+            )
         self.rounds = getattr(self.strategy, "rounds", recipe.train.rounds)
         self.plan: PrivacyPlan | None = federation.plan()
         head = initial_head(

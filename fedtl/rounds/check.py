@@ -16,6 +16,11 @@ from fedtl.types import Arrays, Evaluation
 from fedtl.wire.arrays import unpack
 from fedtl.wire.messages import RELEASES, TRAIN, WEIGHT, read_evaluation, records
 
+MISSING, SHAPE, NOT_FINITE = "reply.missing", "update.shape", "update.not-finite"
+INVALID = "message.invalid"
+LOST = frozenset({MISSING, SHAPE, NOT_FINITE, INVALID})
+"""Failures of replies, not of sites: what they carried has left the site."""
+
 _CODE = re.compile(r"[a-z][a-z0-9.-]{0,60}")
 
 Signature = tuple[tuple[str, tuple[int, ...]], ...]
@@ -46,7 +51,7 @@ def usable_replies(
         ``reply.missing``, ``update.not-finite``, ``update.shape`` or ``message.invalid``.
     """
     asked = {m.metadata.dst_node_id: m.metadata.message_type for m in messages}
-    failures = {sites[node]: "reply.missing" for node in asked}
+    failures = {sites[node]: MISSING for node in asked}
     signed: dict[str, tuple[Message, Signature]] = {}
     for reply in replies:
         node = reply.metadata.src_node_id
@@ -60,7 +65,7 @@ def usable_replies(
             signed[sites[node]] = (reply, result)
     expected = _expected(set(asked.values()), signed, head)
     for name in [n for n, (_, signature) in signed.items() if signature != expected]:
-        failures[name] = "update.shape"
+        failures[name] = SHAPE
         del signed[name]
     return [signed[name][0] for name in sorted(signed)], failures
 
@@ -86,7 +91,7 @@ def _inspect(reply: Message) -> Signature | str:
         return failure_code(reply)
     heads, metrics = records(reply.content, ArrayRecord), records(reply.content, MetricRecord)
     if len(heads) != 1 or len(metrics) != 1 or not _is_weighted(metrics[0]):
-        return "message.invalid"
+        return INVALID
     try:
         arrays = unpack(heads[0])
     except FedtlError as error:
@@ -94,7 +99,7 @@ def _inspect(reply: Message) -> Signature | str:
     if not all(np.isfinite(values.sum()) for values in arrays.values()) and not all(
         np.isfinite(values).all() for values in arrays.values()
     ):
-        return "update.not-finite"
+        return NOT_FINITE
     return _signature(arrays)
 
 

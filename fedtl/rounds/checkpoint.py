@@ -51,13 +51,12 @@ def load(folder: Path, strategy: Strategy) -> State | None:
         with safe_open(str(path), framework="np") as file:
             meta = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        tree, round_ = json.loads(meta["strategy"]), int(meta["round"])
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        remembered, round_ = _join(json.loads(meta["strategy"]), tensors), int(meta["round"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise CacheError(
             f"The checkpoint '{path}' is damaged.",
             next_step="Delete it to start the run from the first round.",
         ) from error
-    remembered = _join(tree, tensors)
     if hasattr(strategy, "load_state_dict"):
         strategy.load_state_dict(remembered)
     else:
