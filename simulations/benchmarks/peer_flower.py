@@ -63,11 +63,12 @@ def simulate(
     arrays: ArrayRecord,
     config: ConfigRecord,
     num_cpus: float,
+    warm: bool = True,
 ) -> tuple[Stopwatch, Result]:
     """Run Flower's FedAvg over all sites in every round, without evaluation.
 
-    Before the first round every site answers one ``query`` message, so that the start of Ray, the
-    workers' imports and their reading of the data are not charged to the rounds.
+    If ``warm``, every site answers one ``query`` message before the first round, so that the start
+    of Ray, the workers' imports and their reading of the data are not charged to the rounds.
 
     Parameters
     ----------
@@ -81,6 +82,8 @@ def simulate(
         Sent to every site in every round, and with the query.
     num_cpus : float
         Ray's share of the processors for one client; it fixes how many clients run at once.
+    warm : bool
+        Whether to warm up first.
 
     Raises
     ------
@@ -94,7 +97,9 @@ def simulate(
 
     @server.main()
     def main(grid: Grid, context: Context) -> None:
-        _warm_up(grid, sites=sites, config=config)
+        _wait(grid, sites=sites)
+        if warm:
+            _warm_up(grid, sites=sites, config=config)
         watch.result = _timed_average(watch).start(
             grid, arrays, num_rounds=rounds, train_config=config
         )
@@ -113,12 +118,17 @@ def _ray(num_cpus: float) -> dict[str, dict[str, Any]]:
     }
 
 
+def _wait(grid: Grid, *, sites: int) -> None:
+    """Wait until all sites are known to the server."""
+    while len(list(grid.get_node_ids())) < sites:
+        time.sleep(0.1)
+
+
 def _warm_up(grid: Grid, *, sites: int, config: ConfigRecord) -> None:
-    """Wait for every site, ask each one something, and refuse to go on if one fails."""
+    """Ask every site something, and refuse to go on if one fails."""
     from flwr.app import Message, MessageType, RecordDict
 
-    while len(nodes := list(grid.get_node_ids())) < sites:
-        time.sleep(0.1)
+    nodes = list(grid.get_node_ids())
     content = RecordDict({"config": config})
     replies = list(
         grid.send_and_receive([Message(content, node, MessageType.QUERY) for node in nodes])

@@ -2,12 +2,17 @@
 
 A Message-API app as in Flower's own PyTorch quickstart: FedAvg, state dict to ArrayRecord and back,
 ``torch.optim.SGD``. The rounds are timed from the first ``configure_train`` to the end of the last
-``aggregate_train``; starting Ray and its workers is reported as ``startup_seconds``.
+``aggregate_train``; starting Ray and its workers is reported as ``startup_seconds``. By default the
+workers are warmed up and keep the features. With ``--quickstart`` the client does what Flower's
+quickstart does: it loads its partition and makes a ``DataLoader`` in each message, and nothing is
+warmed up.
 """
 
 from __future__ import annotations
 
+import tempfile
 import time
+from pathlib import Path
 
 import peer_flower
 import peer_heads
@@ -15,7 +20,9 @@ import peer_heads
 STARTED = time.perf_counter()
 
 
-def run(features: str, *, sites: int, rounds: int, num_cpus: float) -> peer_heads.HeadsResult:
+def run(
+    features: str, *, sites: int, rounds: int, num_cpus: float, partitions: str = ""
+) -> peer_heads.HeadsResult:
     """Run the job and return what it took.
 
     Parameters
@@ -26,27 +33,35 @@ def run(features: str, *, sites: int, rounds: int, num_cpus: float) -> peer_head
         Size of the job.
     num_cpus : float
         Processors that Ray reserves for one client.
+    partitions : str
+        Folder with one file per site for the behaviour of the quickstart; empty for warm workers.
     """
     import flwr
     import torch
     from flwr.app import ArrayRecord, ConfigRecord
-    from peer_flower_heads_client import app
+    from peer_flower_heads_client import app, write_partitions
 
     dim = peer_heads.load(features)[0].shape[2]
     classes = peer_heads.CLASSES
     head = {"weight": torch.zeros(classes, dim), "bias": torch.zeros(classes)}
+    if partitions:
+        write_partitions(Path(partitions), features)
     watch, result = peer_flower.simulate(
         app,
         sites=sites,
         rounds=rounds,
         arrays=ArrayRecord(head),
-        config=ConfigRecord({"features": features, "lr": peer_heads.LEARNING_RATE}),
+        config=ConfigRecord(
+            {"features": features, "partitions": partitions, "lr": peer_heads.LEARNING_RATE}
+        ),
         num_cpus=num_cpus,
+        warm=not partitions,
     )
     weight, bias = (result.arrays[name].numpy() for name in ("weight", "bias"))
     loss, accuracy = peer_heads.judge(weight, bias, path=features)
     return peer_heads.HeadsResult(
-        peer=f"flower {flwr.__version__} on ray, {num_cpus:g} processors per client",
+        peer=f"flower {flwr.__version__} on ray, {num_cpus:g} processors per client, "
+        + ("as in the quickstart" if partitions else "warm workers that keep the features"),
         sites=sites,
         rounds=rounds,
         seconds=watch.seconds,
@@ -62,12 +77,22 @@ def main() -> None:
     parser.add_argument(
         "--num-cpus", type=float, default=1.0, help="processors per client (default: %(default)s)"
     )
+    parser.add_argument(
+        "--quickstart",
+        action="store_true",
+        help="no warm-up; the client loads its partition in each message",
+    )
     arguments = parser.parse_args()
     sites = peer_heads.check(arguments, parser)
     peer_flower.quieten()
-    run(
-        arguments.features, sites=sites, rounds=arguments.rounds, num_cpus=arguments.num_cpus
-    ).print()
+    with tempfile.TemporaryDirectory() as folder:
+        run(
+            arguments.features,
+            sites=sites,
+            rounds=arguments.rounds,
+            num_cpus=arguments.num_cpus,
+            partitions=folder if arguments.quickstart else "",
+        ).print()
 
 
 if __name__ == "__main__":
