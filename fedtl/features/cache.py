@@ -60,16 +60,6 @@ class FeatureCache:
         The backbone's digest, with the precision where it is not float32.
     width : int
         Length of one feature vector.
-
-    Examples
-    --------
-    >>> import os, tempfile; os.environ["FEDTL_HOME"] = tempfile.mkdtemp()
-    >>> cache, digest = FeatureCache("abc", 4), np.zeros((1, 32), np.uint8)
-    >>> cache.find(digest).tolist()
-    [-1]
-    >>> cache.add(digest, notes=["as it was"], x=np.ones((1, 4), np.float32))
-    >>> cache.find(digest).tolist(), cache.rows(np.array([0])).tolist()
-    ([0], [[1.0, 1.0, 1.0, 1.0]])
     """
 
     def __init__(self, key: str, width: int) -> None:

@@ -72,7 +72,7 @@ def engine(
 ) -> Engine:
     key = (request.param, card.digest())
     if key not in opened:
-        opened[key] = open_engine(card, request.param, threads=1)
+        opened[key] = open_engine(card, request.param, threads=2 if request.param == "onnx" else 1)
     return opened[key]
 
 
