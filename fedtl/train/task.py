@@ -67,9 +67,9 @@ class TrainTask:
                     f"train.{name} = {value!r} is unknown.", next_step=nearest(str(value), known)
                 )
         for name in ("rounds", "steps", "batch_size", "hidden"):
-            if getattr(self, name) < 1:
+            if not isinstance(value := getattr(self, name), int) or value < 1:
                 raise RecipeError(
-                    f"train.{name} = {getattr(self, name)} is below 1.",
+                    f"train.{name} = {value!r} is no whole number from 1.",
                     next_step="Give a whole number from 1.",
                 )
         for name in ("lr", "momentum", "weight_decay", "averaging", "proximal_mu"):

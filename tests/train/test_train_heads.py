@@ -1,0 +1,86 @@
+"""Heads: their start, their evaluation, and received ones that do not fit."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import confusion_matrix, log_loss
+from toys import CLASSES, WIDTH, toy_examples
+
+from fedtl.errors import FedtlError
+from fedtl.train.fit import Examples
+from fedtl.train.heads import check_head, evaluate, initial_head, logits, n_classes
+
+KINDS = ("linear", "mlp")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("n", [1, 15, 5000])
+def test_evaluation_equals_scikit_learns(kind: str, n: int) -> None:
+    examples, head = toy_examples(n, 1), initial_head(kind, WIDTH, 3, seed=4)
+    for value in head.values():
+        value += np.float32(0.3) * np.arange(value.size, dtype="f4").reshape(value.shape) % 2
+    result = evaluate(head, examples, 3)
+    probabilities = torch.softmax(logits(head, examples.x).double(), 1).numpy()
+    y = examples.y.numpy()
+    expected = confusion_matrix(y, probabilities.argmax(1), labels=range(3))
+    assert np.array_equal(result.confusion, expected)
+    assert result.n == n
+    assert result.accuracy == pytest.approx((probabilities.argmax(1) == y).mean())
+    loss = log_loss(y, probabilities, labels=range(3))
+    assert result.loss == pytest.approx(loss, rel=1e-3)
+
+
+def test_an_evaluation_of_nothing_is_no_number() -> None:
+    empty = Examples.of(torch.zeros(0, WIDTH), torch.zeros(0, dtype=torch.int64))
+    result = evaluate(initial_head("linear", WIDTH, 3), empty, 3)
+    assert (result.n, result.loss) == (0, 0.0)
+    assert math.isnan(result.accuracy)
+    assert result.confusion.shape == (3, 3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_everybody_starts_from_the_same_head(kind: str) -> None:
+    first, again = (initial_head(kind, 7, 4, hidden=5, seed=9) for _ in range(2))
+    assert all(np.array_equal(first[k], again[k]) for k in first)
+    assert n_classes(first) == 4
+    check_head(first, width=7, classes=4)
+
+
+def test_an_mlp_starts_within_its_fan_in_and_by_the_seed() -> None:
+    head, other = (initial_head("mlp", 100, 3, hidden=50, seed=s) for s in (1, 2))
+    assert np.abs(head["hidden.weight"]).max() <= 0.1
+    assert np.abs(head["hidden.weight"]).max() > 0.09
+    assert np.abs(head["out.weight"]).max() <= 50**-0.5
+    assert not np.array_equal(head["hidden.weight"], other["hidden.weight"])
+    assert {v.dtype for v in head.values()} == {np.dtype(np.float32)}
+
+
+def spoiled() -> dict[str, dict[str, np.ndarray]]:
+    linear = {k: v for k, v in initial_head("linear", WIDTH, 3).items()}
+    mlp = {k: v for k, v in initial_head("mlp", WIDTH, 3, hidden=4).items()}
+    nan = {"weight": np.full((3, WIDTH), np.nan, np.float32)}
+    return {
+        "nothing": {},
+        "narrow": {"weight": linear["weight"][:, 1:]},
+        "classes": {"weight": linear["weight"][1:]},
+        "flat": {"weight": linear["weight"].ravel()},
+        "nan": nan,
+        "infinite": {"weight": np.full((3, WIDTH), np.inf, np.float32)},
+        "other name": {"weights": linear["weight"]},
+        "more": {**linear, "more": linear["weight"]},
+        "missing layer": {k: v for k, v in mlp.items() if k != "out.bias"},
+        "scalar bias": {**mlp, "hidden.bias": np.float32(1.0).reshape(())},
+        "hidden": {**mlp, "hidden.bias": np.zeros(5, np.float32)},
+    }
+
+
+@pytest.mark.parametrize("what", spoiled())
+def test_a_received_head_that_does_not_fit_is_refused(what: str) -> None:
+    with pytest.raises(FedtlError) as error:
+        check_head(spoiled()[what], width=WIDTH, classes=len(CLASSES))
+    assert error.value.code == "head.invalid"
+    assert error.value.next_step
