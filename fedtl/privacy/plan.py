@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from fedtl.errors import PrivacyError, nearest
-from fedtl.privacy.accountant import epsilon_of
+from fedtl.privacy.accountant import ACCOUNTANTS, epsilon_of
 from fedtl.privacy.calibrate import calibrate, check_budget
 from fedtl.privacy.events import Event, GaussianEvent, PoissonGaussianEvent
 
@@ -78,14 +78,15 @@ class PrivacyPlan:
                 f"sampling_rate = {self.sampling_rate} is not in (0, 1].",
                 next_step="Choose a batch_size between 1 and the public size of a site.",
             )
-        if self.releases < 1:
+        if not isinstance(self.releases, int) or self.releases < 1:
             raise PrivacyError(
-                f"releases = {self.releases}: a plan covers at least one release.",
+                f"releases = {self.releases}: a plan covers a whole number of releases, from 1.",
                 next_step="Check train.rounds and train.local_steps.",
             )
         _one_of("mechanism", self.mechanism, MECHANISMS)
         _one_of("unit", self.unit, ("example",))
         _one_of("model", self.model, ("site",))
+        _one_of("accountant", self.accountant, ("auto", *ACCOUNTANTS))
 
     def event(self, releases: int | None = None) -> Event:
         """Return what happened after ``releases`` releases (default: all of them)."""
