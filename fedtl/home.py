@@ -18,9 +18,10 @@ def home() -> Path:
 
     Examples
     --------
-    >>> import os; os.environ["FEDTL_HOME"] = "/tmp/somewhere"
-    >>> str(home())
-    '/tmp/somewhere'
+    >>> from unittest.mock import patch
+    >>> with patch.dict(os.environ, FEDTL_HOME="/somewhere"):
+    ...     print(home())
+    /somewhere
     """
     named = os.environ.get("FEDTL_HOME")
     if named:
