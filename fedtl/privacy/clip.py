@@ -20,16 +20,18 @@ def clip_residuals(residuals: Tensor, feature_norms: Tensor, clip_norm: float) -
     Parameters
     ----------
     residuals : Tensor
-        ``[S, B, C]``, softmax probabilities minus one-hot labels.
+        ``[..., C]``, softmax probabilities minus one-hot labels.
     feature_norms : Tensor
-        ``[S, B]``, L2 norms of the feature vectors (bias feature included).
+        ``[...]``, L2 norms of the feature vectors (bias feature included).
     clip_norm : float
         Largest allowed gradient norm of one example.
 
     Returns
     -------
     Tensor
-        ``[S, B, C]``, the scaled residuals (the input is overwritten).
+        ``[..., C]``, the scaled residuals (the input is overwritten).
     """
-    norms = residuals.norm(dim=-1).mul_(feature_norms)
+    import torch
+
+    norms = torch.linalg.vector_norm(residuals, dim=-1).mul_(feature_norms)
     return residuals.mul_((clip_norm / norms.clamp_(min=clip_norm)).unsqueeze_(-1))

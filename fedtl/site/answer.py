@@ -57,7 +57,8 @@ def _answer_cohort(pairs: Sequence[tuple[Message, Context]], site_of: SiteOf) ->
 def _reply(message: Message, context: Context, site: Site, answer: Update | SiteFailure) -> Message:
     if isinstance(answer, SiteFailure):
         return failure_reply(message, answer)
-    context.state[_STATE] = ConfigRecord({"releases": answer.releases - site.spent_before})
+    if answer.releases:
+        context.state[_STATE] = ConfigRecord({"releases": answer.releases - site.spent_before})
     return update_reply(message, answer)
 
 

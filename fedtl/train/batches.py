@@ -55,65 +55,64 @@ class Examples:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Examples of a chunk of sites, padded to the largest: ``[S, n, d]`` and ``[S, n]``."""
+    """One step's examples of a chunk of sites: ``R`` rows in all, site after site, never padded.
 
-    x: Tensor
+    Attributes
+    ----------
+    x : sequence of Tensor
+        Each site's ``[n, d]`` features.
+    y : Tensor
+        ``[R]`` class indices.
+    norms : Tensor or None
+        ``[R]`` norms of the features, where they are needed for clipping.
+    """
+
+    x: Sequence[Tensor]
     y: Tensor
     norms: Tensor | None
-    mask: Tensor | None
-    sizes: tuple[int, ...]
 
     @classmethod
     def of(cls, sites: Sequence[Examples], rows: Sequence[Tensor] | None, *, norms: bool) -> Batch:
-        """Gather the sites' examples, or each site's chosen rows; ``norms`` are for clipping."""
-        sizes = tuple(len(part) for part in rows or sites)
-        x, y = _gather([s.x for s in sites], rows), _gather([s.y for s in sites], rows)
-        lengths = _gather([s.norms for s in sites], rows) if norms else None
-        mask = None
-        if min(sizes) < max(sizes):
-            ends = torch.tensor(sizes, device=x.device)[:, None]
-            mask = torch.arange(max(sizes), device=x.device) < ends
-        return cls(x, y, lengths, mask, sizes)
+        """Gather the sites' examples, or each site's chosen rows."""
+        lengths = torch.cat(_chosen([s.norms for s in sites], rows)) if norms else None
+        y = torch.cat(_chosen([s.y for s in sites], rows))
+        return cls(_chosen([s.x for s in sites], rows), y, lengths)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Each site's number of rows."""
+        return [len(x) for x in self.x]
 
     def blocks(self) -> Iterator[Batch]:
-        """Cut into blocks of rows, so that what is computed from them stays small."""
-        n = self.x.shape[1]
-        if n <= ROWS_AT_ONCE:
+        """Cut a large site into blocks of rows, so that they stay in the processor's cache."""
+        if len(self.x) > 1 or len(self.y) <= ROWS_AT_ONCE:
             yield self
             return
-        for at in range(0, n, ROWS_AT_ONCE):
+        for at in range(0, len(self.y), ROWS_AT_ONCE):
             part = slice(at, at + ROWS_AT_ONCE)
-            norms = None if self.norms is None else self.norms[:, part]
-            mask = None if self.mask is None else self.mask[:, part]
-            yield Batch(self.x[:, part], self.y[:, part], norms, mask, self.sizes)
+            norms = None if self.norms is None else self.norms[part]
+            yield Batch([self.x[0][part]], self.y[part], norms)
 
 
-def _gather(parts: Sequence[Tensor], rows: Sequence[Tensor] | None) -> Tensor:
-    if rows is not None:
-        parts = [part.index_select(0, at) for part, at in zip(parts, rows, strict=True)]
-    if len(parts) == 1:
-        return parts[0][None]
-    return torch.nn.utils.rnn.pad_sequence(list(parts), batch_first=True)
+def _chosen(parts: list[Tensor], rows: Sequence[Tensor] | None) -> list[Tensor]:
+    if rows is None:
+        return parts
+    return [part.index_select(0, at) for part, at in zip(parts, rows, strict=True)]
 
 
 def chunks(sites: Sequence[Examples], task: TrainTask) -> Iterator[slice]:
-    """Cut a cohort for a CPU: neighbours share a chunk if their batches are equally large.
-
-    Batches of unequal size would be padded, and a padded matrix product may sum in another order.
-    """
-    start = 0
-    for end in range(1, len(sites) + 1):
-        rows, width = sites[start].x.shape
-        if task.sampling != "full":
-            rows = min(rows, task.batch_size)
-        if (
-            end == len(sites)
-            or task.sampling == "poisson"
-            or len(sites[end]) != len(sites[start])
-            or (end + 1 - start) * rows * width > _CACHE
-        ):
+    """Cut a cohort into chunks whose batches fit the cache together; a large site is alone."""
+    start = held = 0
+    for end, site in enumerate(sites):
+        rows = len(site) if task.sampling == "full" else min(len(site), task.batch_size)
+        blocked = len(site) > ROWS_AT_ONCE and task.sampling != "shuffle"
+        size = _CACHE if blocked else rows * site.x.shape[1]
+        if end > start and held + size > _CACHE:
             yield slice(start, end)
-            start = end
+            start, held = end, 0
+        held += size
+    if sites:
+        yield slice(start, len(sites))
 
 
 def batches(

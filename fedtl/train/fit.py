@@ -1,9 +1,10 @@
 """Training of heads on cached features, with a leading site axis. The mathematics is written once.
 
-``fit`` trains S linear heads on S sites. The heads are ``[S, C, d]``; every inner step is written
-for ``[S, B, d]`` batches with a mask, so one site is S = 1 and a cohort is S = N. The site axis is
-walked in chunks: on a GPU the whole cohort at once, on a CPU as many sites as the processor's cache
-holds. On a CPU a site's numbers do not depend on who else is in the cohort, to the last bit.
+``fit`` trains S linear heads on S sites. The heads are ``[S, C, d]``; the examples of a step are
+rows, site after site, so one site is S = 1 and a cohort is S = N, of any sizes and without padding.
+The site axis is walked in chunks: on a GPU the whole cohort at once, on a CPU as many sites as the
+processor's cache holds. On a CPU a site's numbers do not depend on who else is in the cohort, to
+the last bit: its matrix products are its own, and the rest works on single rows or numbers.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from itertools import groupby
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from fedtl.errors import PrivacyError
 from fedtl.privacy.clip import clip_residuals
@@ -59,8 +61,7 @@ def fit(
     round_ : int
         Server round from 1, for the learning-rate schedule.
     chunk : int, optional
-        Sites per tensor program; the default fits the device, and on a CPU keeps sites apart
-        wherever a neighbour could change the last bit.
+        Sites per tensor program; the default fits the device.
 
     Returns
     -------
@@ -132,28 +133,54 @@ def _fit_chunk(
 
 
 def _mean_gradient(weights: Tensor, batch: Batch, plan: PrivacyPlan | None) -> Tensor:
-    """Average the (clipped) gradients over the batch, streaming over rows: ``[S, C, d]``."""
+    """Average each site's (clipped) gradients over its batch: ``[S, C, d]``."""
+    share = _share(batch, plan)
     total: Tensor | None = None
     for part in batch.blocks():
-        residuals = torch.softmax(_product(part.x, weights.mT), dim=-1)
+        residuals = torch.softmax(_scores(weights, part.x), dim=-1)
         residuals.scatter_(-1, part.y.unsqueeze(-1), -1.0, reduce="add")
         if plan is not None and part.norms is not None:
             clip_residuals(residuals, part.norms, plan.clip_norm)
-        if part.mask is not None:
-            residuals *= part.mask.unsqueeze(-1)
-        residuals *= _share(batch, plan)
-        gradient = _product(residuals.mT, part.x)
+        gradient = _outer(residuals.mul_(share), part.x)
         total = gradient if total is None else total.add_(gradient)
     return weights.new_zeros(weights.shape) if total is None else total
 
 
 def _share(batch: Batch, plan: PrivacyPlan | None) -> Tensor | float:
-    """Return what an example counts in the mean: under a plan, a public number divides."""
+    """Return what an example counts in its site's mean: under a plan, a public number divides."""
     if plan is not None:
         return 1 / (plan.sampling_rate * plan.public_size)
-    if len(batch.sizes) == 1:
-        return 1 / max(batch.sizes[0], 1)
-    return 1 / torch.tensor(batch.sizes, device=batch.x.device).clamp(min=1)[:, None, None]
+    shares = [1 / max(size, 1) for size in batch.sizes]
+    if len(set(shares)) == 1:
+        return shares[0]
+    repeats = torch.tensor(batch.sizes, device=batch.y.device)
+    return repeats.new_tensor(shares, dtype=torch.float32).repeat_interleave(repeats)[:, None]
+
+
+def _scores(weights: Tensor, x: Sequence[Tensor]) -> Tensor:
+    """Return every row's scores under its own site's head: ``[R, C]``.
+
+    On a CPU NumPy multiplies: for such thin matrices its OpenBLAS takes a third of the time of
+    torch's MKL on AMD processors.
+    """
+    if weights.device.type != "cpu":
+        padded = pad_sequence(list(x), batch_first=True) @ weights.mT
+        return torch.cat([rows[: len(part)] for rows, part in zip(padded, x, strict=True)])
+    heads = weights.numpy()
+    parts = [np.matmul(part.numpy(), head.T) for part, head in zip(x, heads, strict=True)]
+    return torch.from_numpy(parts[0] if len(parts) == 1 else np.concatenate(parts))
+
+
+def _outer(residuals: Tensor, x: Sequence[Tensor]) -> Tensor:
+    """Sum residual times features over each site's rows: ``[S, C, d]``."""
+    parts = torch.split(residuals, [len(part) for part in x])
+    if residuals.device.type != "cpu":
+        padded = pad_sequence(list(parts), batch_first=True)
+        return padded.mT @ pad_sequence(list(x), batch_first=True)
+    total = residuals.new_empty((len(x), residuals.shape[1], x[0].shape[1]))
+    for rows, part, out in zip(parts, x, total.numpy(), strict=True):
+        np.matmul(rows.numpy().T, part.numpy(), out=out)
+    return total
 
 
 def _add_noise(gradient: Tensor, plan: PrivacyPlan, streams: Sequence[Streams]) -> None:
@@ -161,14 +188,3 @@ def _add_noise(gradient: Tensor, plan: PrivacyPlan, streams: Sequence[Streams]) 
     scale = plan.noise_multiplier * plan.clip_norm / (plan.sampling_rate * plan.public_size)
     for row, stream in zip(gradient, streams, strict=True):
         row.add_(stream.normal(tuple(row.shape)).to(row.device), alpha=scale)
-
-
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """Multiply stacks of matrices.
-
-    On a CPU NumPy does it: for such thin matrices its OpenBLAS takes a third of the time of torch's
-    MKL on AMD processors.
-    """
-    if a.device.type != "cpu":
-        return a @ b
-    return torch.from_numpy(np.matmul(a.numpy(), b.numpy()))
