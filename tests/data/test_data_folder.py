@@ -1,7 +1,9 @@
 import os
 import pickle
+import shutil
 import subprocess
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -224,15 +226,26 @@ def test_a_folder_nested_deeper_than_the_call_stack_is_walked(folder: Path) -> N
         subprocess.run(["rm", "-rf", folder / "cat"], check=True)
 
 
-def test_a_folder_that_may_not_be_listed_is_named(folder: Path) -> None:
-    if os.geteuid() == 0:
-        pytest.skip("the superuser may list every folder")
-    (folder / "cat").chmod(0)
-    try:
-        with pytest.raises(DataError, match="cannot be listed"):
-            open_data(str(folder))
-    finally:
-        (folder / "cat").chmod(0o755)
+@pytest.fixture
+def as_nobody() -> Iterator[Path]:
+    """Run a test without a superuser's rights, in a folder that anyone may enter."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    for name in ("cat", "dog"):
+        (folder / name).mkdir(mode=0 if name == "cat" else 0o755)
+    was_root = os.geteuid() == 0
+    if was_root:
+        os.seteuid(65534)
+    yield folder
+    if was_root:
+        os.seteuid(0)
+    (folder / "cat").chmod(0o755)
+    shutil.rmtree(folder)
+
+
+def test_a_folder_that_may_not_be_listed_is_named(as_nobody: Path) -> None:
+    with pytest.raises(DataError, match="cannot be listed"):
+        open_data(str(as_nobody))
 
 
 def test_problems_can_be_compared() -> None:
