@@ -12,7 +12,7 @@ from pathlib import Path
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 os.environ["OMP_NUM_THREADS"] = "1"
 
-# a shell's background job ignores Ctrl-C, and its children would: tests that send one could not work
+# a background job of a shell ignores Ctrl-C, and so would its children: tests that send one fail
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
