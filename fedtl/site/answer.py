@@ -5,6 +5,7 @@ How many private releases a site has made in this run is kept in Flower's ``Cont
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from flwr.app import ConfigRecord, Context, Message
@@ -26,12 +27,17 @@ _STATE = "fedtl"
 
 
 def answer_train(pairs: Sequence[tuple[Message, Context]], site_of: SiteOf) -> list[Message]:
-    """Answer training messages; those that share one content are trained as one cohort."""
+    """Answer training messages; those that share one content are trained as one cohort.
+
+    A second message to the same site waits for the next cohort: it spends on top of the first.
+    """
     replies: list[Message | None] = [None] * len(pairs)
-    by_content: dict[int, list[int]] = {}
-    for at, (message, _) in enumerate(pairs):
-        by_content.setdefault(id(message.content), []).append(at)
-    for members in by_content.values():
+    cohorts: dict[tuple[int, int], list[int]] = {}
+    seen: Counter[int] = Counter()
+    for at, (message, context) in enumerate(pairs):
+        cohorts.setdefault((id(message.content), seen[context.node_id]), []).append(at)
+        seen[context.node_id] += 1
+    for members in cohorts.values():
         chosen = [pairs[at] for at in members]
         for at, reply in zip(members, _answer_cohort(chosen, site_of), strict=True):
             replies[at] = reply

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 
 from flwr.app import Message
@@ -42,5 +43,6 @@ class StackedGrid(LocalGrid):
         for kind in {m.metadata.message_type for m in others} - self._said:
             self._said.add(kind)
             _log.debug("'%s' messages are not stacked; they run one by one.", kind)
-        pairs = [(m, self.context(m.metadata.dst_node_id)) for m in stacked]
+        late = deadline is not None and time.monotonic() > deadline
+        pairs = [] if late else [(m, self.context(m.metadata.dst_node_id)) for m in stacked]
         return answer_train(pairs, self._site_of) + super().answer(others, deadline)

@@ -1,0 +1,351 @@
+"""The law of every Grid: same messages, same answers, whoever carries them.
+
+Each check below runs on every Grid. Flower makes its Grid itself under Ray, so there all run
+inside one simulation, in a process of its own, and their outcomes are looked at afterwards.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pickle
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.serverapp import Grid
+from toys import CANARY, NAMES, WIDTH, Toys, toy_plan
+
+from fedtl.apps.client import make_client_app
+from fedtl.errors import TransportError
+from fedtl.privacy.plan import PrivacyPlan
+from fedtl.rounds import RoundRecord, Settings, State, run
+from fedtl.rounds.check import failure_code
+from fedtl.rounds.sites import describe_sites
+from fedtl.strategies import make_strategy
+from fedtl.train.heads import initial_head
+from fedtl.train.task import TrainTask
+from fedtl.transport.local import LocalGrid
+from fedtl.transport.ray import run_on_ray
+from fedtl.transport.stacked import StackedGrid
+from fedtl.transport.wrappers import DropoutGrid, MeteredGrid
+from fedtl.types import Arrays
+from fedtl.wire.arrays import pack
+from fedtl.wire.messages import DESCRIBE, EVALUATE, RELEASES, TRAIN, task_config
+
+Story = Callable[[Grid], None]
+FAULTS = {"site-unreadable": "unreadable", "site-broken": "broken", "site-unbuilt": "unbuilt"}
+CODES = {"site-unreadable": "data.unreadable", "site-broken": "site.failed"}
+SETUP = Toys(names=(*NAMES, *FAULTS), faults=FAULTS)
+
+
+def on_local(toys: Toys, story: Story) -> None:
+    story(LocalGrid(make_client_app(toys), toys.names))
+
+
+def on_stacked(toys: Toys, story: Story) -> None:
+    story(StackedGrid(make_client_app(toys), toys.names, site_of=toys))
+
+
+def on_metered(toys: Toys, story: Story) -> None:
+    on_stacked(toys, lambda grid: story(MeteredGrid(grid)))
+
+
+def on_lossless(toys: Toys, story: Story) -> None:
+    names = dict(enumerate(toys.names, 1000))
+    on_local(toys, lambda grid: story(DropoutGrid(grid, rate=0.0, seed=1, names=names)))
+
+
+def on_ray(toys: Toys, story: Story) -> None:
+    run_on_ray(make_client_app(toys), len(toys.names), story)
+
+
+GRIDS = {
+    "local": on_local,
+    "stacked": on_stacked,
+    "metered": on_metered,
+    "lossless": on_lossless,
+    "ray": on_ray,
+}
+
+
+def content(
+    plan: PrivacyPlan | None = None, *, steps: int = 2, sampling: str = "full"
+) -> RecordDict:
+    task = TrainTask(rounds=3, steps=steps, lr=0.5, sampling=sampling)
+    head = initial_head("linear", WIDTH, 3)
+    return RecordDict({"arrays": pack(head), "config": task_config(task, plan, seed=4)})
+
+
+def nodes(grid: Grid) -> dict[str, int]:
+    """Return the nodes of the sites that can say who they are; a site that is not built cannot."""
+    return {d.name: node for node, d in describe_sites(grid, at_least=len(SETUP.names)).items()}
+
+
+def healthy(grid: Grid) -> list[int]:
+    return [node for name, node in nodes(grid).items() if name in NAMES]
+
+
+def send(grid: Grid, sent: RecordDict, to: list[int], kind: str = TRAIN) -> list[Message]:
+    return list(grid.send_and_receive([Message(sent, node, kind) for node in to], timeout=60))
+
+
+def check_one_reply_for_each_message_names_request_and_sender(grid: Grid) -> None:
+    for kind in (TRAIN, EVALUATE, DESCRIBE):
+        to = list(grid.get_node_ids())
+        messages = [Message(content(), node, kind) for node in to]
+        replies = list(grid.send_and_receive(messages, timeout=60))
+        asked = {m.metadata.message_id: m.metadata.dst_node_id for m in messages}
+        assert len(asked) == len(to)
+        assert "" not in asked
+        got = {r.metadata.reply_to_message_id: r.metadata.src_node_id for r in replies}
+        assert got == asked
+        assert len(replies) == len(to)
+        assert {r.metadata.message_type for r in replies} == {kind}
+
+
+def check_pushed_messages_are_pulled_once(grid: Grid) -> None:
+    to = list(grid.get_node_ids())
+    ids = list(grid.push_messages([Message(content(), node, TRAIN) for node in to]))
+    assert len(set(ids)) == len(to)
+    pulled: list[Message] = []
+    until = time.monotonic() + 60
+    while len(pulled) < len(to) and time.monotonic() < until:
+        waiting = set(ids) - {r.metadata.reply_to_message_id for r in pulled}
+        pulled += grid.pull_messages(sorted(waiting))
+    assert sorted(r.metadata.reply_to_message_id for r in pulled) == sorted(ids)
+    assert sorted(r.metadata.src_node_id for r in pulled) == sorted(to)
+    assert not any(r.has_content() for r in grid.pull_messages(ids))
+
+
+def check_an_unknown_message_type_fails_alone(grid: Grid) -> None:
+    to = list(grid.get_node_ids())
+    for kind in ("train.unheard_of", "query", "evaluate.other"):
+        replies = send(grid, content(), to, kind)
+        assert [r.has_error() for r in replies] == [True] * len(to)
+        assert {failure_code(r) for r in replies} == {"site.failed"}
+    assert all(r.has_content() for r in send(grid, content(), healthy(grid)))
+
+
+def check_a_malformed_message_gets_a_code(grid: Grid) -> None:
+    broken = content()
+    broken["config"]["task"] = '{"rounds": 0}'
+    replies = send(grid, broken, healthy(grid))
+    assert {r.error.reason for r in replies} == {"recipe.invalid"}
+    wide = content()
+    wide["arrays"] = pack({"weight": np.zeros((3, WIDTH + 1), np.float32)})
+    for kind in (TRAIN, EVALUATE):
+        replies = send(grid, wide, healthy(grid), kind)
+        assert {r.error.reason for r in replies} == {"head.invalid"}
+
+
+def check_what_comes_too_late_gets_no_reply(grid: Grid) -> None:
+    to = healthy(grid)
+    messages = [Message(content(), node, TRAIN) for node in to]
+    assert not list(grid.send_and_receive(messages, timeout=0.0))
+    replies = send(grid, content(), to)  # and what was late then is not mistaken for an answer now
+    assert len(replies) == len(to)
+
+
+def check_no_epsilon_beyond_the_plan(grid: Grid) -> None:
+    """A site counts its releases over all messages of a run, and stops at the end of the plan."""
+    node = nodes(grid)["site-c"]
+    first = send(grid, content(toy_plan(1000), steps=3), [node])[0]
+    spent = int(first.content["metrics"][RELEASES])  # type: ignore[arg-type]
+    second = send(grid, content(toy_plan(1000), steps=3), [node])[0]
+    assert second.content["metrics"][RELEASES] == spent + 3
+    twice = send(grid, content(toy_plan(spent + 6), steps=3), [node, node])
+    assert sorted(r.error.reason if r.has_error() else "trained" for r in twice) == [
+        "privacy.spent",
+        "trained",
+    ]
+    assert send(grid, content(toy_plan(spent + 6), steps=1), [node])[0].has_error()
+
+
+def check_a_message_is_not_changed_by_who_answers_it(grid: Grid) -> None:
+    sent = content(toy_plan())
+    before = {k: (dict(v.items()) if k == "config" else None) for k, v in sent.items()}
+    head = sent["arrays"]["weight"].numpy()
+    send(grid, sent, list(grid.get_node_ids()))
+    assert {k: (dict(v.items()) if k == "config" else None) for k, v in sent.items()} == before
+    np.testing.assert_array_equal(sent["arrays"]["weight"].numpy(), head)
+    assert isinstance(sent["arrays"], ArrayRecord)
+
+
+def check_a_failing_site_costs_nobody_else_anything(grid: Grid) -> None:
+    """It answers with a code, without a word of its exception; the others get their heads."""
+    by_node = {node: name for name, node in nodes(grid).items()}
+    everyone = list(grid.get_node_ids())
+    for plan in (None, toy_plan()):
+        replies = send(grid, content(plan), everyone)
+        told = {by_node.get(r.metadata.src_node_id, "site-unbuilt"): r for r in replies}
+        assert {n for n, r in told.items() if r.has_content()} == set(NAMES)
+        for name, code in CODES.items() | {("site-unbuilt", "site.failed")}:
+            assert told[name].error.reason == code
+            assert CANARY not in str(told[name])
+    assert set(by_node.values()) == {*NAMES, *CODES}
+
+
+CHECKS = {
+    name.removeprefix("check_"): check
+    for name, check in list(globals().items())
+    if name.startswith("check_")
+}
+
+
+JOBS: dict[str, tuple[str, str, TrainTask, PrivacyPlan | None]] = {
+    "poisson": ("fedavg", "linear", TrainTask(3, 4, "poisson", 12, lr=0.5), toy_plan(poisson=True)),
+    "full": ("fedadam", "linear", TrainTask(3, 2, lr=0.5, momentum=0.5), toy_plan()),
+    "shuffle": ("fedprox", "linear", TrainTask(3, 5, "shuffle", 8, lr=0.3, averaging=0.5), None),
+    "fed3r": ("fed3r", "linear", TrainTask(1), toy_plan(mechanism="statistics")),
+    "mlp": ("fedavg", "mlp", TrainTask(2, 2, lr=0.5, head="mlp"), toy_plan()),
+}
+
+
+@dataclass
+class Job:
+    """A run of rounds on some Grid: its head, and what each round lost."""
+
+    head: Arrays
+    records: tuple[RoundRecord, ...]
+
+
+def work(grid: Grid, name: str, *, dropout: float = 0.0) -> Job:
+    strategy, kind, task, plan = JOBS[name]
+    sites = {node: name for name, node in nodes(grid).items()}
+    outcome = run(
+        DropoutGrid(grid, rate=dropout, seed=3, names=sites) if dropout else grid,
+        make_strategy(strategy),
+        sites=sites,
+        start=State(0, initial_head(kind, WIDTH, 3, hidden=4, seed=2)),
+        config=task_config(task, plan, seed=9),
+        settings=Settings(task.rounds, sites_per_round=0 if name == "fed3r" else 5, seed=5),
+    )
+    return Job(outcome.head, outcome.history)
+
+
+@dataclass
+class Outcomes:
+    """What happened on one Grid."""
+
+    checks: dict[str, BaseException | None] = field(default_factory=dict)
+    jobs: dict[str, Job] = field(default_factory=dict)
+
+
+def tell(outcomes: Outcomes) -> Story:
+    def story(grid: Grid) -> None:
+        for name in JOBS:
+            outcomes.jobs[name] = work(grid, name)
+        outcomes.jobs["dropouts"] = work(grid, "shuffle", dropout=0.5)
+        for name, check in CHECKS.items():
+            outcomes.checks[name] = None
+            try:
+                check(grid)
+            except BaseException as error:  # raised again by the test of that name
+                outcomes.checks[name] = error
+
+    return story
+
+
+def played_on(name: str) -> Outcomes:
+    outcomes = Outcomes()
+    GRIDS[name](replace(SETUP), tell(outcomes))
+    return outcomes
+
+
+def in_a_process(name: str, file: Path) -> Outcomes:
+    """Ray keeps processes and threads for as long as the process that started it lives."""
+    code = (
+        "import pickle, sys, pathlib, test_contract_grid as t; "
+        "pathlib.Path(sys.argv[2]).write_bytes(pickle.dumps(t.played_on(sys.argv[1])))"
+    )
+    here = Path(__file__).parent
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}
+    done = subprocess.run(
+        [sys.executable, "-c", code, name, str(file)],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    outcomes = pickle.loads(file.read_bytes())
+    assert isinstance(outcomes, Outcomes)
+    return outcomes
+
+
+@pytest.fixture(scope="session")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Outcomes]:
+    """Return what happened on a Grid, having played it once."""
+    folder = tmp_path_factory.mktemp("played")
+    known: dict[str, Outcomes] = {}
+
+    def play(name: str) -> Outcomes:
+        if name == "ray" and importlib.util.find_spec("ray") is None:
+            pytest.skip("ray is not installed: pip install 'fedtl[ray]'")
+        if name not in known:
+            known[name] = in_a_process(name, folder / name) if name == "ray" else played_on(name)
+        return known[name]
+
+    return play
+
+
+each_grid = pytest.mark.parametrize("name", GRIDS)
+
+
+@each_grid
+@pytest.mark.parametrize("check", CHECKS)
+def test_law(played: Callable[[str], Outcomes], name: str, check: str) -> None:
+    error = played(name).checks[check]
+    if error is not None:
+        raise error
+
+
+def largest_difference(a: Arrays, b: Arrays) -> float:
+    return max(float(np.abs(a[key] - b[key]).max()) for key in a)
+
+
+@each_grid
+@pytest.mark.parametrize("job", [*JOBS, "dropouts"])
+def test_the_same_recipe_gives_the_same_head(
+    played: Callable[[str], Outcomes], name: str, job: str
+) -> None:
+    """To the last bit in this process; worker processes may sum in another order."""
+    reference, got = played("local").jobs[job].head, played(name).jobs[job].head
+    assert largest_difference(got, reference) <= (1e-6 if name == "ray" else 0.0)
+    assert reference.keys() == got.keys()
+
+
+@each_grid
+@pytest.mark.parametrize("job", [*JOBS, "dropouts"])
+def test_the_same_sites_take_part_and_the_same_are_lost(
+    played: Callable[[str], Outcomes], name: str, job: str
+) -> None:
+    reference, got = played("local").jobs[job].records, played(name).jobs[job].records
+    assert [r.cohort for r in got] == [r.cohort for r in reference]
+    assert [r.failures for r in got] == [r.failures for r in reference]
+    assert [r.releases for r in got] == [r.releases for r in reference]
+
+
+def test_jobs_learn_lose_and_differ(played: Callable[[str], Outcomes]) -> None:
+    """Equal heads would prove nothing if they were all zero, and nothing were ever lost."""
+    jobs = played("local").jobs
+    assert jobs["shuffle"].records[-1].accuracy > 0.9
+    assert all(np.abs(v).max() > 0 for job in jobs.values() for v in job.head.values())
+    assert largest_difference(jobs["shuffle"].head, jobs["dropouts"].head) > 1e-3
+    lost = {code for r in jobs["dropouts"].records for code in r.failures.values()}
+    assert lost >= {"reply.missing", "data.unreadable"}
+    assert len({r.cohort for r in jobs["shuffle"].records}) > 1
+
+
+def test_a_message_to_nobody_is_refused_by_name() -> None:
+    grid = LocalGrid(make_client_app(SETUP), SETUP.names)
+    with pytest.raises(TransportError, match="node 3, which does not exist"):
+        send(grid, content(), [3])
