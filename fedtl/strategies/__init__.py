@@ -101,7 +101,7 @@ def _load(name: str) -> type[Strategy]:
 def _module(place: str, name: str) -> Any:
     try:
         return importlib.import_module(place)
-    except ImportError as error:
+    except Exception as error:  # a module may raise anything while it is imported
         raise StrategyError(
             f"Strategy '{name}' cannot be imported: {error}.",
             next_step="Install the package that carries it, or name a file as "
@@ -122,6 +122,7 @@ def _module_of_file(path: Path) -> Any:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
+        del sys.modules[spec.name]
         line = getattr(error, "lineno", None) or _line_in(error, path)
         raise StrategyError(
             f"Strategy file '{path}' fails at line {line}: {type(error).__name__}: {error}.",
