@@ -167,8 +167,8 @@ def images(bench: Bench, sizes: Sizes) -> Iterator[Line]:
     flower, own = found["Flower, images"], found["fedtl, images"]
     key = "total_seconds_of_ten_rounds"
     note = (
-        "images: Fashion-MNIST at 128 px, 10 iid sites; fedtl also makes the features of 500 held-out "
-        f"images; Flower's ten rounds are extrapolated from {sizes.image_rounds}"
+        "images: Fashion-MNIST at 128 px, 10 iid sites; fedtl also makes the features of 500 "
+        f"held-out images; Flower's ten rounds are extrapolated from {sizes.image_rounds}"
     )
     for start, aim in (("cold", 12), ("warm", 60)):
         mine = f"{start}_seconds"
