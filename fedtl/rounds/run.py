@@ -149,9 +149,10 @@ def run(
     cohort_size = min(settings.sites_per_round or len(sites), len(sites))
     _check_minimums(strategy, cohort_size, len(sites))
     nodes = {name: node for node, name in sites.items()}
+    names = sorted(nodes)
     head, history = start.head, []
     for round_ in range(start.round + 1, settings.rounds + 1):
-        cohort = _cohort(sorted(nodes), cohort_size, settings.seed, round_)
+        cohort = _cohort(names, cohort_size, settings.seed, round_)
         chosen = CohortGrid(grid, [nodes[name] for name in cohort])
         with _global_random(settings.seed, round_):
             head, record = _one_round(
