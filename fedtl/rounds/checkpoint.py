@@ -51,7 +51,8 @@ def load(folder: Path, strategy: Strategy) -> State | None:
         with safe_open(str(path), framework="np") as file:
             meta = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        remembered, round_ = _join(json.loads(meta["strategy"]), tensors), int(meta["round"])
+        remembered = dict(_join(json.loads(meta["strategy"]), tensors))
+        round_ = int(meta["round"])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise CacheError(
             f"The checkpoint '{path}' is damaged.",

@@ -114,7 +114,7 @@ class Wrong(FedAvg):
     ids=["nan", "shape", "name", "error", "division"],
 )
 def test_a_strategy_that_goes_wrong_is_named(returned: ArrayRecord | Exception) -> None:
-    with pytest.raises(StrategyError, match="Wrong .* in round 1") as error:
+    with pytest.raises(StrategyError, match=r"Wrong .* in round 1") as error:
         play(strategy=Wrong(returned))
     assert error.value.next_step
 
@@ -181,7 +181,7 @@ def described(name: str, **changes: object) -> Description:
     ids=lambda c: next(iter(c)),
 )
 def test_sites_that_cannot_work_together_are_named(changes: dict[str, object]) -> None:
-    with pytest.raises(TransportError, match="two has .*, one has ") as error:
+    with pytest.raises(TransportError, match=r"two has .*, one has ") as error:
         check_agreement([described("one"), described("two", **changes)])
     assert error.value.code == f"disagree.{next(iter(changes))}"
     check_agreement([described("one"), described("two")])
