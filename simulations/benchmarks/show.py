@@ -51,7 +51,7 @@ def cells(line: Line) -> tuple[str, ...]:
 
 def to_screen(lines: Sequence[Line], console: Console) -> None:
     """Print the table."""
-    table = Table(*COLUMNS, title="Speed and memory")
+    table = Table(*COLUMNS, title="Speed and memory", title_justify="left")
     for line in lines:
         table.add_row(*cells(line), style="green" if line.met else "red")
     console.print(table)
