@@ -1,0 +1,70 @@
+"""A site's head does not depend on who else is in the cohort, to the last bit."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toys import toy_plan
+
+from fedtl.train.fit import Examples, fit
+from fedtl.train.streams import SeededStreams
+from fedtl.train.task import TrainTask
+
+
+@given(
+    sizes=st.lists(st.sampled_from([1, 2, 5, 20, 33]), min_size=2, max_size=8),
+    width=st.sampled_from([1, 3, 17, 65, 257]),
+    classes=st.sampled_from([2, 3, 10, 33]),
+    sampling=st.sampled_from(["full", "shuffle", "poisson"]),
+    private=st.booleans(),
+    optimizer=st.sampled_from(["sgd", "adam"]),
+    momentum=st.sampled_from([0.0, 0.9]),
+    averaging=st.sampled_from([0.0, 0.3, 0.9]),
+    pull=st.sampled_from([0.0, 0.1]),
+)
+@settings(max_examples=60)
+def test_in_a_cohort_a_site_gets_the_bits_it_gets_alone(
+    sizes: list[int],
+    width: int,
+    classes: int,
+    sampling: str,
+    private: bool,
+    optimizer: str,
+    momentum: float,
+    averaging: float,
+    pull: float,
+) -> None:
+    """``local`` trains sites alone and ``stacked`` together: their heads would drift apart."""
+    generator = torch.Generator().manual_seed(len(sizes) * 1000 + width)
+    sites = [
+        Examples.of(
+            torch.randn(n, width, generator=generator),
+            torch.randint(0, classes, (n,), generator=generator),
+        )
+        for n in sizes
+    ]
+    head = torch.randn(classes, width, generator=generator)
+    task = TrainTask(
+        rounds=2,
+        steps=3,
+        sampling=sampling,
+        batch_size=4,
+        optimizer=optimizer,
+        lr=0.3,
+        momentum=momentum,
+        averaging=averaging,
+        weight_decay=pull,
+        proximal_mu=pull,
+        schedule="cosine",
+    )
+    plan = toy_plan(poisson=sampling == "poisson") if private and sampling != "shuffle" else None
+
+    def trained(chosen: list[int]) -> torch.Tensor:
+        streams = [SeededStreams.of(1, 1, f"site-{at}") for at in chosen]
+        heads, examples = head.expand(len(chosen), -1, -1), [sites[at] for at in chosen]
+        return fit(heads, examples, task=task, plan=plan, streams=streams)
+
+    together = trained(list(range(len(sites))))
+    alone = [trained([at])[0] for at in range(len(sites))]
+    assert all(torch.equal(a, b) for a, b in zip(together, alone, strict=True))
