@@ -12,7 +12,7 @@ import numpy as np
 
 from fedtl.backbone import BackboneCard, open_engine, resolve, store
 from fedtl.data.images import Picture
-from fedtl.errors import BackboneError, CacheError
+from fedtl.errors import BackboneError, CacheError, FedtlError
 from fedtl.features.prepare import prepared_rows
 from fedtl.home import write_atomic
 from fedtl.types import Arrays
@@ -103,6 +103,9 @@ def save_module(folder: Path, module: Module) -> None:
     )
 
 
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError)
+
+
 def load_module(folder: Path) -> Module:
     """Read a module.
 
@@ -114,6 +117,8 @@ def load_module(folder: Path) -> Module:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
+    from fedtl.train.heads import check_head
+
     if not (folder / "module.json").is_file():
         raise CacheError(
             f"There is no finished head in '{folder}'.",
@@ -122,13 +127,15 @@ def load_module(folder: Path) -> Module:
         )
     try:
         meta = json.loads((folder / "module.json").read_text("utf-8"))
-        return Module(
+        module = Module(
             head=load_file(folder / "head.safetensors"),
             card=BackboneCard.from_json(json.dumps(meta["backbone"])),
             classes=tuple(str(c) for c in meta["classes"]),
             provenance={str(k): str(v) for k, v in meta["provenance"].items()},
         )
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        check_head(module.head, width=module.card.width + 1, classes=len(module.classes))
+    except (OSError, SafetensorError, FedtlError, *_MALFORMED) as error:
         raise CacheError(
             f"The module in '{folder}' is damaged.", next_step="Write it again with --resume."
         ) from error
+    return module

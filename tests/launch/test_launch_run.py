@@ -1,0 +1,321 @@
+"""Runs from recipe to run folder, held by tests."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Context, Message
+
+from fedtl.apps.client import make_client_app
+from fedtl.errors import CacheError, DataError, RecipeError
+from fedtl.launch.federation import FEATURE_NORM, Federation, Sites, build, plan_of, task_of
+from fedtl.launch.history import Entry, releases_of
+from fedtl.launch.simulate import Finished, new_folder, recipe_of, simulate
+from fedtl.recipe import Recipe, load_recipe
+from fedtl.rounds import RoundRecord
+from fedtl.train.fit import Examples
+from fedtl.transport.local import LocalGrid
+from fedtl.transport.stacked import StackedGrid
+from fedtl.wire.arrays import pack
+from fedtl.wire.messages import TRAIN
+
+CANARY = "canary-4711"
+SMALL: dict[str, Any] = {
+    "data.limit": 160,
+    "backbone.image_size": 32,
+    "partition.sites": 3,
+    "train.rounds": 2,
+    "train.local_steps": 2,
+    "compare.local_only": False,
+    "compare.without_privacy": False,
+}
+
+
+def recipe(**changes: Any) -> Recipe:
+    named = {key.replace("__", "."): value for key, value in changes.items()}
+    return load_recipe(None, {**SMALL, **named})
+
+
+def run(folder: Path, chosen: Recipe | None = None, **options: Any) -> Finished:
+    return simulate(chosen or recipe(), folder, html=False, **options)
+
+
+def stopped(folder: Path, chosen: Recipe, after: int) -> None:
+    def stop(phase: str, done: int, total: int) -> None:
+        if phase == "rounds" and done == after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, chosen, progress=stop)
+
+
+def test_every_round_and_site_is_a_row_of_the_history(tmp_path: Path) -> None:
+    finished = run(tmp_path, recipe(transport__dropout=0.4, train__rounds=4))
+    with (tmp_path / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == [
+        *("round", "site", "held_out", "accuracy", "loss"),
+        *("releases", "failure", "down", "up"),
+    ]
+    assert [(int(r["round"]), r["site"]) for r in rows] == [
+        (round_, site.name) for round_ in (1, 2, 3, 4) for site in finished.result.sites
+    ]
+    lost = [r for r in rows if r["failure"]]
+    assert {r["failure"] for r in lost} == {"reply.missing"}
+    assert all(r["releases"] == "" for r in lost)
+    assert all(int(r["down"]) > 0 for r in rows)
+    by_site = {s.name: s.failures.get("reply.missing", 0) for s in finished.result.sites}
+    assert by_site == {n: sum(r["site"] == n for r in lost) for n in by_site}
+
+
+def test_what_was_lost_on_the_way_was_spent_all_the_same(tmp_path: Path) -> None:
+    """Also by a run that was stopped right after the loss, and resumed."""
+    chosen = recipe(transport__dropout=0.4, train__rounds=5)
+    whole = run(tmp_path / "whole", chosen).result
+    assert any(s.failures for s in whole.sites)
+    assert [s.epsilon for s in whole.sites] == pytest.approx([8.0] * 3, abs=1e-6)
+    for after in (1, 2, 3, 4):
+        stopped(tmp_path / str(after), chosen, after)
+        resumed = run(tmp_path / str(after), chosen)
+        assert [s.epsilon for s in resumed.result.sites] == [s.epsilon for s in whole.sites]
+        before = [h.epsilon for h in whole.history]
+        assert [h.epsilon for h in resumed.result.history] == before
+
+
+def record(round_: int, failures: dict[str, str], releases: dict[str, int]) -> Entry:
+    return Entry(RoundRecord(round_, ("a", "b"), failures, releases, {}, 0, 0, 0), {}, {})
+
+
+def test_only_failures_at_the_site_cost_nothing() -> None:
+    entries = [
+        record(1, {"b": "reply.missing"}, {"a": 3}),
+        record(2, {"b": "update.not-finite"}, {"a": 6}),
+        record(3, {"b": "data.unreadable"}, {"a": 9}),
+    ]
+    assert releases_of(entries, per_round=3) == {"a": 9, "b": 6}
+    entries.append(record(4, {}, {"a": 12, "b": 9}))  # the site's own count wins
+    assert releases_of(entries, per_round=3) == {"a": 12, "b": 9}
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("state.safetensors", lambda b: b[:-7]),
+        ("state.safetensors", lambda b: b"\x00" * 40),
+        ("history.jsonl", lambda b: b[: len(b) // 2]),
+        ("history.jsonl", lambda b: b""),
+        ("history.jsonl", lambda b: b.replace(b'"round": 1', b'"round": 7')),
+        ("history.jsonl", lambda b: b'{"surprise": 1}\n'),
+        ("history.jsonl", lambda b: b"[1]\n"),
+        ("history.jsonl", lambda b: b"\xff\xfe\n"),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path, file: str, damage: Any) -> None:
+    """A run that forgot its history would spend its budget twice."""
+    chosen = recipe(train__rounds=3)
+    stopped(tmp_path, chosen, 1)
+    path = tmp_path / "checkpoint" / file
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(CacheError, match="damaged") as error:
+        run(tmp_path, chosen)
+    assert file in error.value.problem
+    assert error.value.next_step
+
+
+def test_a_checkpoint_without_its_history_is_refused(tmp_path: Path) -> None:
+    chosen = recipe(train__rounds=3)
+    stopped(tmp_path, chosen, 1)
+    (tmp_path / "checkpoint/history.jsonl").unlink()
+    with pytest.raises(CacheError, match="damaged or missing"):
+        run(tmp_path, chosen)
+
+
+def test_a_round_whose_checkpoint_was_never_written_is_done_again(tmp_path: Path) -> None:
+    """The history is written first; a process that dies in between leaves one line too many."""
+    chosen = recipe(train__rounds=3)
+    whole = run(tmp_path / "whole", chosen)
+    stopped(tmp_path / "part", chosen, 1)
+    history = tmp_path / "part/checkpoint/history.jsonl"
+    line = history.read_text().replace('"round": 1', '"round": 2')
+    history.write_text(history.read_text() + line)
+    resumed = run(tmp_path / "part", chosen)
+    np.testing.assert_array_equal(resumed.head["weight"], whole.head["weight"])
+    assert len(resumed.result.history) == 3
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
+    first, again = run(tmp_path), run(tmp_path)
+    np.testing.assert_array_equal(first.head["weight"], again.head["weight"])
+    assert [h.epsilon for h in again.result.history] == [h.epsilon for h in first.result.history]
+
+
+def faulty(monkeypatch: pytest.MonkeyPatch, fault: Any) -> None:
+    """Give one site other examples, or an error in place of them."""
+    real = Federation._examples
+
+    def examples(self: Federation, at: int) -> tuple[Examples, Examples]:
+        train, held_out = real(self, at)
+        return (fault(train), held_out) if at == 1 else (train, held_out)
+
+    monkeypatch.setattr(Federation, "_examples", examples)
+
+
+def with_nan(train: Examples) -> Examples:
+    x = train.x.clone()
+    x[2, 3] = float("nan")
+    return Examples.of(x, train.y)
+
+
+def unreadable(train: Examples) -> Examples:
+    raise DataError(f"/secret/{CANARY}/7.png is unreadable: {CANARY}", code="data.unreadable")
+
+
+def broken(train: Examples) -> Examples:
+    raise RuntimeError(f"{CANARY}: label 'patient-{CANARY}' at /secret/{CANARY}.csv:3")
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [(with_nan, "data.invalid"), (unreadable, "data.unreadable"), (broken, "site.failed")],
+)
+@pytest.mark.parametrize("via", ["local", "stacked"])
+def test_a_failing_site_is_named_by_a_code_and_nothing_of_it_gets_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fault: Any, code: str, via: str
+) -> None:
+    faulty(monkeypatch, fault)
+    seen: list[str] = []
+    real = LocalGrid.send_and_receive
+
+    def watched(self: LocalGrid, messages: Any, *, timeout: float | None = None) -> Any:
+        replies = list(real(self, messages, timeout=timeout))
+        seen.extend(str(vars(r)) + str(r) for r in replies)
+        return replies
+
+    monkeypatch.setattr(LocalGrid, "send_and_receive", watched)
+    chosen = recipe(transport__via=via, partition__kind="iid")
+    finished = simulate(chosen, tmp_path, html=True)
+    failing = {s.name: s.failures for s in finished.result.sites if s.failures}
+    name = finished.result.sites[1].name
+    assert failing == {name: {code: 2}}
+    assert finished.result.sites[1].epsilon == 0.0
+    assert finished.result.accuracy is not None
+    assert seen
+    everything = "".join(seen)
+    for file in tmp_path.rglob("*"):
+        if file.is_file():
+            everything += file.read_bytes().decode("latin-1")
+    assert code in everything
+    assert CANARY not in everything
+    assert "/secret" not in everything
+
+
+def test_a_poisoned_update_is_dropped_and_named(tmp_path: Path) -> None:
+    """NaN from one site, by whatever way, must not reach the head of all."""
+    chosen = recipe(privacy__enabled=False)
+    federation = build(chosen)
+    site_of = Sites.of(federation, {})
+    app = make_client_app(site_of)
+
+    def poisoned(message: Message, context: Context) -> Message:
+        answer = app(message, context)
+        if message.metadata.message_type == TRAIN and context.node_config["partition-id"] == 2:
+            weights = np.full((10, federation.width), np.nan, np.float32)
+            answer.content["arrays"] = pack({"weight": weights})
+        return answer
+
+    finished = run(tmp_path, chosen, grid=LocalGrid(poisoned, federation.names))  # type: ignore[arg-type]
+    failures = [s.failures for s in finished.result.sites]
+    assert failures == [{}, {}, {"update.not-finite": 2}]
+    assert np.isfinite(finished.head["weight"]).all()
+    clean = run(
+        tmp_path / "clean", chosen, grid=StackedGrid(app, federation.names, site_of=site_of)
+    )
+    assert not np.array_equal(finished.head["weight"], clean.head["weight"])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"head__kind": "mlp", "train__lr": 1.0},
+        {"head__kind": "mlp", "train__sampling": "poisson", "train__schedule": "cosine"},
+        {"head__kind": "mlp", "privacy__enabled": False, "train__momentum": 0.5},
+    ],
+    ids=["private", "poisson", "plain"],
+)
+def test_mlp_heads_run_alike_on_local_and_stacked(changes: dict[str, Any], tmp_path: Path) -> None:
+    heads = [
+        run(tmp_path / via, recipe(transport__via=via, head__hidden=8, **changes)).head
+        for via in ("local", "stacked")
+    ]
+    for key in heads[0]:
+        np.testing.assert_array_equal(heads[0][key], heads[1][key])
+    start = run(tmp_path / "again", recipe(head__hidden=8, **changes)).result
+    assert start.accuracy is not None
+
+
+def test_statistics_go_with_linear_heads_only(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"'fed3r' makes linear heads") as error:
+        run(tmp_path, recipe(strategy__name="fed3r", head__kind="mlp"))
+    assert error.value.next_step
+
+
+def test_a_strategy_of_ones_own_file_runs(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from flwr.serverapp.strategy import FedAvg\n"
+        "class Mine(FedAvg):\n    def __init__(self, min_train_nodes: int = 1) -> None:\n"
+        "        super().__init__(min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1)\n"
+    )
+    own = run(tmp_path / "own", recipe(strategy__name=f"{file}:Mine"))
+    known = run(tmp_path / "known")
+    np.testing.assert_array_equal(own.head["weight"], known.head["weight"])
+    assert run(tmp_path / "own", recipe_of(tmp_path / "own")).result.strategy == f"{file}:Mine"
+
+
+def test_the_plan_is_made_for_the_whole_run_by_public_numbers_alone() -> None:
+    chosen = recipe(train__sampling="poisson", train__batch_size=20, privacy__public_size=100)
+    plan = plan_of(chosen, mean_size=55.0)
+    assert plan is not None
+    assert (plan.releases, plan.sampling_rate, plan.public_size) == (4, 0.2, 100.0)
+    assert plan.epsilon_after(4) <= 8.0
+    small = plan_of(recipe(train__sampling="poisson", train__batch_size=99), mean_size=55.0)
+    assert small is not None
+    assert small.sampling_rate == 1.0
+    statistics = plan_of(recipe(strategy__name="fed3r"), mean_size=55.0)
+    assert statistics is not None
+    assert (statistics.mechanism, statistics.releases) == ("statistics", 1)
+    assert plan_of(recipe(privacy__enabled=False), mean_size=55.0) is None
+    assert task_of(chosen).sampling == "poisson"
+
+
+def test_batches_larger_than_a_site_still_run(tmp_path: Path) -> None:
+    finished = run(tmp_path, recipe(train__sampling="poisson", train__batch_size=500))
+    assert finished.result.accuracy is not None
+
+
+def test_no_prepared_row_is_longer_than_the_statistics_assume() -> None:
+    federation = build(recipe())
+    lengths = federation.x.norm(dim=1)
+    assert float(lengths.max()) <= FEATURE_NORM + 1e-6
+    assert bool(torch.isfinite(lengths).all())
+
+
+def test_folders_are_new_and_others_are_no_run_folders(tmp_path: Path) -> None:
+    first = new_folder(recipe(), tmp_path)
+    first.mkdir()
+    assert new_folder(recipe(), tmp_path) != first
+    with pytest.raises(CacheError, match="is not a run folder"):
+        recipe_of(tmp_path)
+
+
+def test_reports_say_that_a_simulation_guarantees_nothing(tmp_path: Path) -> None:
+    run(tmp_path)
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["guarantee"].startswith("No guarantee")
+    assert "(8, 1e-05)-DP per example at each site" in report["plan"]
