@@ -19,6 +19,8 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 import pytest
 from hypothesis import HealthCheck, settings
 
+pytest.register_assert_rewrite("grid_law", "toys", "replies", "slow")
+
 settings.register_profile(
     "fedtl",
     deadline=None,

@@ -199,13 +199,11 @@ def test_averages_are_weighted(name: str) -> None:
     np.testing.assert_allclose(aggregated(started(name), replies)["weight"], 1.25)
 
 
-@each
+@pytest.mark.parametrize("name", sorted(set(STRATEGIES) - {"fed3r"}))  # that has one round only
 @pytest.mark.parametrize("after", [1, 2])
 def test_a_strategys_memory_survives_a_checkpoint(name: str, after: int, tmp_path: Path) -> None:
     """A resumed run ends with the head of an uninterrupted one, to the last bit."""
     strategy = make_strategy(name)
-    if getattr(strategy, "rounds", 3) < 3:
-        pytest.skip("a strategy of one round is not resumed")
     whole, _ = play(grid_of(), strategy)
 
     first = make_strategy(name)

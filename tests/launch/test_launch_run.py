@@ -10,40 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from flwr.app import Context, Message
+from small import recipe, run
 
-from fedtl.apps.client import make_client_app
-from fedtl.errors import CacheError, DataError, RecipeError
-from fedtl.launch.federation import FEATURE_NORM, Federation, Sites, build, plan_of, task_of
+from fedtl.errors import CacheError, RecipeError
+from fedtl.launch.federation import FEATURE_NORM, build, plan_of, task_of
 from fedtl.launch.history import Entry, releases_of
-from fedtl.launch.simulate import Finished, new_folder, recipe_of, simulate
-from fedtl.recipe import Recipe, load_recipe
+from fedtl.launch.simulate import new_folder, recipe_of
+from fedtl.recipe import Recipe
 from fedtl.rounds import RoundRecord
-from fedtl.train.fit import Examples
-from fedtl.transport.local import LocalGrid
-from fedtl.transport.stacked import StackedGrid
-from fedtl.wire.arrays import pack
-from fedtl.wire.messages import TRAIN
-
-CANARY = "canary-4711"
-SMALL: dict[str, Any] = {
-    "data.limit": 160,
-    "backbone.image_size": 32,
-    "partition.sites": 3,
-    "train.rounds": 2,
-    "train.local_steps": 2,
-    "compare.local_only": False,
-    "compare.without_privacy": False,
-}
-
-
-def recipe(**changes: Any) -> Recipe:
-    named = {key.replace("__", "."): value for key, value in changes.items()}
-    return load_recipe(None, {**SMALL, **named})
-
-
-def run(folder: Path, chosen: Recipe | None = None, **options: Any) -> Finished:
-    return simulate(chosen or recipe(), folder, html=False, **options)
 
 
 def stopped(folder: Path, chosen: Recipe, after: int) -> None:
@@ -153,90 +127,6 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     first, again = run(tmp_path), run(tmp_path)
     np.testing.assert_array_equal(first.head["weight"], again.head["weight"])
     assert [h.epsilon for h in again.result.history] == [h.epsilon for h in first.result.history]
-
-
-def faulty(monkeypatch: pytest.MonkeyPatch, fault: Any) -> None:
-    """Give one site other examples, or an error in place of them."""
-    real = Federation._examples
-
-    def examples(self: Federation, at: int) -> tuple[Examples, Examples]:
-        train, held_out = real(self, at)
-        return (fault(train), held_out) if at == 1 else (train, held_out)
-
-    monkeypatch.setattr(Federation, "_examples", examples)
-
-
-def with_nan(train: Examples) -> Examples:
-    x = train.x.clone()
-    x[2, 3] = float("nan")
-    return Examples.of(x, train.y)
-
-
-def unreadable(train: Examples) -> Examples:
-    raise DataError(f"/secret/{CANARY}/7.png is unreadable: {CANARY}", code="data.unreadable")
-
-
-def broken(train: Examples) -> Examples:
-    raise RuntimeError(f"{CANARY}: label 'patient-{CANARY}' at /secret/{CANARY}.csv:3")
-
-
-@pytest.mark.parametrize(
-    ("fault", "code"),
-    [(with_nan, "data.invalid"), (unreadable, "data.unreadable"), (broken, "site.failed")],
-)
-@pytest.mark.parametrize("via", ["local", "stacked"])
-def test_a_failing_site_is_named_by_a_code_and_nothing_of_it_gets_out(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fault: Any, code: str, via: str
-) -> None:
-    faulty(monkeypatch, fault)
-    seen: list[str] = []
-    real = LocalGrid.send_and_receive
-
-    def watched(self: LocalGrid, messages: Any, *, timeout: float | None = None) -> Any:
-        replies = list(real(self, messages, timeout=timeout))
-        seen.extend(str(vars(r)) + str(r) for r in replies)
-        return replies
-
-    monkeypatch.setattr(LocalGrid, "send_and_receive", watched)
-    chosen = recipe(transport__via=via, partition__kind="iid")
-    finished = simulate(chosen, tmp_path, html=True)
-    failing = {s.name: s.failures for s in finished.result.sites if s.failures}
-    name = finished.result.sites[1].name
-    assert failing == {name: {code: 2}}
-    assert finished.result.sites[1].epsilon == 0.0
-    assert finished.result.accuracy is not None
-    assert seen
-    everything = "".join(seen)
-    for file in tmp_path.rglob("*"):
-        if file.is_file():
-            everything += file.read_bytes().decode("latin-1")
-    assert code in everything
-    assert CANARY not in everything
-    assert "/secret" not in everything
-
-
-def test_a_poisoned_update_is_dropped_and_named(tmp_path: Path) -> None:
-    """NaN from one site, by whatever way, must not reach the head of all."""
-    chosen = recipe(privacy__enabled=False)
-    federation = build(chosen)
-    site_of = Sites.of(federation, {})
-    app = make_client_app(site_of)
-
-    def poisoned(message: Message, context: Context) -> Message:
-        answer = app(message, context)
-        if message.metadata.message_type == TRAIN and context.node_config["partition-id"] == 2:
-            weights = np.full((10, federation.width), np.nan, np.float32)
-            answer.content["arrays"] = pack({"weight": weights})
-        return answer
-
-    finished = run(tmp_path, chosen, grid=LocalGrid(poisoned, federation.names))  # type: ignore[arg-type]
-    failures = [s.failures for s in finished.result.sites]
-    assert failures == [{}, {}, {"update.not-finite": 2}]
-    assert np.isfinite(finished.head["weight"]).all()
-    clean = run(
-        tmp_path / "clean", chosen, grid=StackedGrid(app, federation.names, site_of=site_of)
-    )
-    assert not np.array_equal(finished.head["weight"], clean.head["weight"])
 
 
 @pytest.mark.parametrize(
