@@ -31,6 +31,11 @@ def stream(seed: int, purpose: str, round_: int = 0, site: str = "") -> np.rando
     >>> bool(a.random() == b.random())
     True
     """
-    text = f"{seed}\x1f{purpose}\x1f{round_}\x1f{site}".encode()
-    key = int.from_bytes(hashlib.blake2b(text, digest_size=16).digest(), "little")
+    key = int.from_bytes(key_of(seed, purpose, round_, site), "little")
     return np.random.Generator(np.random.SFC64(key))
+
+
+def key_of(seed: int, purpose: str, round_: int = 0, site: str = "") -> bytes:
+    """Return the 128-bit BLAKE2b digest that names a stream."""
+    text = f"{seed}\x1f{purpose}\x1f{round_}\x1f{site}".encode()
+    return hashlib.blake2b(text, digest_size=16).digest()

@@ -94,7 +94,7 @@ class Site:
     def streams(self, request: Request) -> Streams:
         """Open the random streams of a round: seeded only in a simulation."""
         if self.simulated and request.seed is not None:
-            return SeededStreams.of(request.seed, request.round, self.name)
+            return SeededStreams(request.seed, request.round, self.name)
         return SystemStreams()
 
 

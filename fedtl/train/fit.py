@@ -22,7 +22,7 @@ from fedtl.privacy.clip import clip_residuals
 from fedtl.privacy.plan import PrivacyPlan
 from fedtl.train.batches import Batch, Examples, batches, chunks
 from fedtl.train.optim import Optimizer
-from fedtl.train.streams import Streams
+from fedtl.train.streams import Streams, add_normal
 from fedtl.train.task import TrainTask
 from fedtl.train.threads import LARGE, one_thread
 
@@ -74,7 +74,7 @@ def fit(
         A private plan meets a sampling that its accounting does not cover.
     """
     check_sampling(task, plan)
-    out = torch.empty_like(heads)
+    trained = heads.clone(memory_format=torch.contiguous_format)
     if chunk is None and heads.device.type == "cpu":
         parts = list(chunks(sites, task))
     else:
@@ -88,8 +88,8 @@ def fit(
         with one_thread(unless=all_threads):
             for part in group:
                 data = [site.to(heads.device) for site in sites[part]]
-                out[part] = _fit_chunk(heads[part], data, task, plan, streams[part], round_)
-    return out
+                _fit_chunk(trained[part], data, task, plan, streams[part], round_)
+    return trained
 
 
 def check_sampling(task: TrainTask, plan: PrivacyPlan | None) -> None:
@@ -107,54 +107,66 @@ def check_sampling(task: TrainTask, plan: PrivacyPlan | None) -> None:
 
 
 def _fit_chunk(
-    heads: Tensor,
+    weights: Tensor,
     sites: Sequence[Examples],
     task: TrainTask,
     plan: PrivacyPlan | None,
     streams: Sequence[Streams],
     round_: int,
-) -> Tensor:
-    """Run the steps of one round on a chunk: heads ``[S, C, d]``."""
-    weights = start = heads
+) -> None:
+    """Run the steps of one round on a chunk, heads ``[S, C, d]``, in place.
+
+    No step makes an array of that size anew: the system would zero its pages every time.
+    """
+    start = weights.clone() if task.proximal_mu else None
     average: Tensor | None = None
+    gradient = torch.empty_like(weights)
     optimizer = Optimizer(task)
     for step, batch in enumerate(batches(sites, task, plan, streams)):
-        gradient = _mean_gradient(weights, batch, plan)
+        _mean_gradient(weights, batch, plan, out=gradient)
         if plan is not None:
-            _add_noise(gradient, plan, streams)
+            deviation = plan.noise_multiplier * plan.clip_norm / _expected_batch(plan)
+            add_normal(gradient, streams, deviation)
         if task.weight_decay:
             gradient.add_(weights, alpha=task.weight_decay)
-        if task.proximal_mu:
+        if start is not None:
             gradient.add_(weights - start, alpha=task.proximal_mu)
-        weights = optimizer.step(weights, gradient, task.lr_at(round_, step))
+        optimizer.step(weights, gradient, task.lr_at(round_, step))
         if task.averaging:
-            average = weights if average is None else average.lerp(weights, 1 - task.averaging)
-    return weights if average is None else average
+            average = weights.clone() if average is None else average
+            average.lerp_(weights, 1 - task.averaging)
+    if average is not None:
+        weights.copy_(average)
 
 
-def _mean_gradient(weights: Tensor, batch: Batch, plan: PrivacyPlan | None) -> Tensor:
+def _mean_gradient(weights: Tensor, batch: Batch, plan: PrivacyPlan | None, out: Tensor) -> None:
     """Average each site's (clipped) gradients over its batch: ``[S, C, d]``."""
     share = _share(batch, plan)
-    total: Tensor | None = None
-    for part in batch.blocks():
+    for at, part in enumerate(batch.blocks()):
         residuals = torch.softmax(_scores(weights, part.x), dim=-1)
         residuals.scatter_(-1, part.y.unsqueeze(-1), -1.0, reduce="add")
         if plan is not None and part.norms is not None:
             clip_residuals(residuals, part.norms, plan.clip_norm)
-        gradient = _outer(residuals.mul_(share), part.x)
-        total = gradient if total is None else total.add_(gradient)
-    return weights.new_zeros(weights.shape) if total is None else total
+        residuals.mul_(share)
+        if at == 0:
+            _outer(residuals, part.x, out)
+        else:
+            out.add_(_outer(residuals, part.x, torch.empty_like(out)))
 
 
 def _share(batch: Batch, plan: PrivacyPlan | None) -> Tensor | float:
     """Return what an example counts in its site's mean: under a plan, a public number divides."""
     if plan is not None:
-        return 1 / (plan.sampling_rate * plan.public_size)
+        return 1 / _expected_batch(plan)
     shares = [1 / max(size, 1) for size in batch.sizes]
     if len(set(shares)) == 1:
         return shares[0]
     repeats = torch.tensor(batch.sizes, device=batch.y.device)
     return repeats.new_tensor(shares, dtype=torch.float32).repeat_interleave(repeats)[:, None]
+
+
+def _expected_batch(plan: PrivacyPlan) -> float:
+    return plan.sampling_rate * plan.public_size
 
 
 def _scores(weights: Tensor, x: Sequence[Tensor]) -> Tensor:
@@ -171,20 +183,14 @@ def _scores(weights: Tensor, x: Sequence[Tensor]) -> Tensor:
     return torch.from_numpy(parts[0] if len(parts) == 1 else np.concatenate(parts))
 
 
-def _outer(residuals: Tensor, x: Sequence[Tensor]) -> Tensor:
-    """Sum residual times features over each site's rows: ``[S, C, d]``."""
-    parts = torch.split(residuals, [len(part) for part in x])
+def _outer(residuals: Tensor, x: Sequence[Tensor], out: Tensor) -> Tensor:
+    """Sum residual times features over each site's rows into ``out``: ``[S, C, d]``."""
     if residuals.device.type != "cpu":
+        parts = torch.split(residuals, [len(part) for part in x])
         padded = pad_sequence(list(parts), batch_first=True)
-        return padded.mT @ pad_sequence(list(x), batch_first=True)
-    total = residuals.new_empty((len(x), residuals.shape[1], x[0].shape[1]))
-    for rows, part, out in zip(parts, x, total.numpy(), strict=True):
-        np.matmul(rows.numpy().T, part.numpy(), out=out)
-    return total
-
-
-def _add_noise(gradient: Tensor, plan: PrivacyPlan, streams: Sequence[Streams]) -> None:
-    """Add the plan's noise to mean gradients in place, each site's from its own stream."""
-    scale = plan.noise_multiplier * plan.clip_norm / (plan.sampling_rate * plan.public_size)
-    for row, stream in zip(gradient, streams, strict=True):
-        row.add_(stream.normal(tuple(row.shape)).to(row.device), alpha=scale)
+        return torch.matmul(padded.mT, pad_sequence(list(x), batch_first=True), out=out)
+    rows, end = residuals.numpy(), 0
+    for part, total in zip(x, out.numpy(), strict=True):
+        begin, end = end, end + len(part)
+        np.matmul(rows[begin:end].T, part.numpy(), out=total)
+    return out

@@ -20,21 +20,22 @@ class Optimizer:
         self._first: Tensor | None = None
         self._second: Tensor | None = None
 
-    def step(self, weights: Tensor, gradient: Tensor, lr: float) -> Tensor:
-        """Return the new weights; ``gradient`` may be overwritten."""
+    def step(self, weights: Tensor, gradient: Tensor, lr: float) -> None:
+        """Move the weights in place."""
         self._steps += 1
         if self._task.optimizer == "adam":
-            return self._adam(weights, gradient, lr)
+            self._adam(weights, gradient, lr)
+            return
         if self._task.momentum:
             # Sutskever et al. 2013, as torch.optim.SGD writes it: v <- m v + g, w <- w - lr v
-            first = self._first
-            self._first = gradient if first is None else first.mul_(self._task.momentum)
-            if first is not None:
-                first.add_(gradient)
+            if self._first is None:
+                self._first = gradient.clone()
+            else:
+                self._first.mul_(self._task.momentum).add_(gradient)
             gradient = self._first
-        return weights.sub(gradient, alpha=lr)
+        weights.sub_(gradient, alpha=lr)
 
-    def _adam(self, weights: Tensor, gradient: Tensor, lr: float) -> Tensor:
+    def _adam(self, weights: Tensor, gradient: Tensor, lr: float) -> None:
         """Kingma and Ba 2015, arXiv:1412.6980, algorithm 1."""
         if self._first is None or self._second is None:
             self._first, self._second = gradient.new_zeros(gradient.shape), gradient.square() * 0
@@ -42,4 +43,4 @@ class Optimizer:
         self._second.mul_(_BETA2).addcmul_(gradient, gradient, value=1 - _BETA2)
         mean = self._first / (1 - _BETA1**self._steps)
         spread = (self._second / (1 - _BETA2**self._steps)).sqrt_().add_(_EPS)
-        return weights.addcdiv(mean, spread, value=-lr)
+        weights.addcdiv_(mean, spread, value=-lr)

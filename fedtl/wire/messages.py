@@ -25,7 +25,7 @@ from fedtl.errors import FedtlError, SiteFailure
 from fedtl.privacy.plan import PrivacyPlan
 from fedtl.train.task import TrainTask
 from fedtl.types import Description, Evaluation, Update
-from fedtl.wire.arrays import pack, unpack
+from fedtl.wire.arrays import HostRecordDict, pack, unpack
 
 TRAIN, STATISTICS, EVALUATE, DESCRIBE = "train", "train.statistics", "evaluate", "query.describe"
 WEIGHT, RELEASES = "num-examples", "releases"
@@ -104,7 +104,7 @@ def _unreadable() -> FedtlError:
 def update_reply(request: Message, update: Update) -> Message:
     """Answer a training message."""
     metrics = MetricRecord({WEIGHT: update.weight, RELEASES: update.releases})
-    content = RecordDict({"arrays": pack(update.arrays), "metrics": metrics})
+    content = HostRecordDict({"arrays": pack(update.arrays), "metrics": metrics})
     return Message(content, reply_to=request)
 
 
@@ -118,7 +118,7 @@ def evaluation_reply(request: Message, result: Evaluation) -> Message:
             "confusion": [int(v) for v in result.confusion.ravel()],
         }
     )
-    return Message(RecordDict({"metrics": metrics}), reply_to=request)
+    return Message(HostRecordDict({"metrics": metrics}), reply_to=request)
 
 
 def read_evaluation(reply: Message) -> Evaluation:

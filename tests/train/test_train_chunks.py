@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from toys import toy_plan
 
 from fedtl.train.fit import Examples, fit
-from fedtl.train.streams import SeededStreams
+from fedtl.train.streams import SeededStreams, SystemStreams, add_normal
 from fedtl.train.task import TrainTask
 
 
@@ -61,10 +61,19 @@ def test_in_a_cohort_a_site_gets_the_bits_it_gets_alone(
     plan = toy_plan(poisson=sampling == "poisson") if private and sampling != "shuffle" else None
 
     def trained(chosen: list[int]) -> torch.Tensor:
-        streams = [SeededStreams.of(1, 1, f"site-{at}") for at in chosen]
+        streams = [SeededStreams(1, 1, f"site-{at}") for at in chosen]
         heads, examples = head.expand(len(chosen), -1, -1), [sites[at] for at in chosen]
         return fit(heads, examples, task=task, plan=plan, streams=streams)
 
     together = trained(list(range(len(sites))))
     alone = [trained([at])[0] for at in range(len(sites))]
     assert all(torch.equal(a, b) for a, b in zip(together, alone, strict=True))
+
+
+def test_a_seeded_sites_noise_is_the_same_beside_a_real_site() -> None:
+    shape = (3, 7)
+    alone = SeededStreams(1, 1, "a").normal(shape)
+    beside = torch.zeros(3, *shape)
+    add_normal(beside, [SystemStreams(), SeededStreams(1, 1, "a"), SystemStreams()], 1.0)
+    assert torch.equal(beside[1], alone)
+    assert not torch.equal(beside[0], beside[2])

@@ -32,7 +32,7 @@ def noise_of(
 def test_noise_has_the_plans_standard_deviation(poisson: bool, system: bool) -> None:
     plan = toy_plan(poisson=poisson)
     expected = plan.noise_multiplier * plan.clip_norm / (plan.sampling_rate * plan.public_size)
-    streams = [SystemStreams() if system else SeededStreams.of(3, r, "a") for r in range(400)]
+    streams = [SystemStreams() if system else SeededStreams(3, r, "a") for r in range(400)]
     noise = noise_of(streams, poisson=poisson)
     assert noise.std() == pytest.approx(expected, rel=0.01)  # 400,000 numbers: sd 0.11 %
     assert abs(noise.mean()) < 4.5 * expected / noise.size**0.5
@@ -44,7 +44,7 @@ def test_noise_is_independent_between_classes_steps_sites_and_rounds() -> None:
     rows = []
     for round_ in (1, 2):
         for steps in (1, 2):
-            streams = [SeededStreams.of(5, round_, name) for name in names]
+            streams = [SeededStreams(5, round_, name) for name in names]
             rows.append(noise_of(streams, steps=steps).reshape(-1, 200))
     one, two = np.concatenate(rows[::2]), np.concatenate(rows[1::2])
     second = two - one  # the second step alone: at learning rate 1 without data, steps add up
@@ -62,8 +62,8 @@ def test_noise_is_independent_between_classes_steps_sites_and_rounds() -> None:
 def test_seeded_streams_are_reproducible_and_all_differ() -> None:
     """A key cut to 32 bits, as torch's manual_seed does, makes equal streams among 65,000."""
     keys = [(seed, r, site) for seed in (1, 2**40 + 1) for r in range(60) for site in "abc"]
-    first = [tuple(SeededStreams.of(*key).normal((4,)).tolist()) for key in keys]
-    again = [tuple(SeededStreams.of(*key).normal((4,)).tolist()) for key in keys]
+    first = [tuple(SeededStreams(*key).normal((4,)).tolist()) for key in keys]
+    again = [tuple(SeededStreams(*key).normal((4,)).tolist()) for key in keys]
     assert first == again
     assert len(set(first)) == len(keys)
 
@@ -81,7 +81,7 @@ def test_keys_that_differ_in_their_high_bits_give_other_streams(
             return (7 + (1 << 127) * self.high).to_bytes(16, "little")
 
     monkeypatch.setattr(hashlib, "blake2b", Digest)
-    low, high = (SeededStreams.of(1, 1, name).normal((2000,)) for name in ("low", "high"))
+    low, high = (SeededStreams(1, 1, name).normal((2000,)) for name in ("low", "high"))
     assert abs(float(torch.corrcoef(torch.stack([low, high]))[0, 1])) < 0.12
     other = stream(1, "x", 1, "low").random(3), stream(1, "x", 1, "high").random(3)
     assert not np.allclose(*other)
@@ -89,7 +89,7 @@ def test_keys_that_differ_in_their_high_bits_give_other_streams(
 
 @pytest.mark.parametrize("kind", ["seeded", "system"])
 def test_normal_numbers_are_normal(kind: str) -> None:
-    streams = SystemStreams() if kind == "system" else SeededStreams.of(1, 1, "a")
+    streams = SystemStreams() if kind == "system" else SeededStreams(1, 1, "a")
     x = streams.normal((1000, 1001)).double().numpy()
     assert abs(x.mean()) < 5e-3
     assert x.var() == pytest.approx(1, abs=7e-3)
@@ -107,7 +107,7 @@ def test_normal_numbers_are_normal(kind: str) -> None:
 @pytest.mark.parametrize("shape", [(), (1,), (2, 3), (0,), (5, 0)])
 def test_any_shape_can_be_asked_for(shape: tuple[int, ...]) -> None:
     assert SystemStreams().normal(shape).shape == shape
-    assert SeededStreams.of(1, 1, "a").normal(shape).shape == shape
+    assert SeededStreams(1, 1, "a").normal(shape).shape == shape
 
 
 def test_system_streams_never_repeat() -> None:
@@ -118,13 +118,13 @@ def test_system_streams_never_repeat() -> None:
 
 def test_batches_and_noise_come_from_different_streams() -> None:
     """Batches may become known, by timing for one; the noise must not be guessable from them."""
-    streams = SeededStreams.of(1, 1, "a")
+    streams = SeededStreams(1, 1, "a")
     batches = torch.from_numpy(streams.batches.standard_normal(4000))
     noise = streams.normal((4000,)).double()
     assert abs(float(torch.corrcoef(torch.stack([batches, noise]))[0, 1])) < 0.08
 
 
 def test_more_sites_do_not_move_anyones_noise() -> None:
-    one = noise_of([SeededStreams.of(1, 1, "a")])
-    three = noise_of([SeededStreams.of(1, 1, n) for n in ("b", "a", "c")])
+    one = noise_of([SeededStreams(1, 1, "a")])
+    three = noise_of([SeededStreams(1, 1, n) for n in ("b", "a", "c")])
     assert np.array_equal(one[0], three[1])

@@ -81,9 +81,7 @@ def test_private_statistics_carry_the_promised_noise() -> None:
     """Noise of sd z sqrt(2) R² on the diagonal, that over sqrt(2) beside it, z sqrt(2) R on B."""
     plan, d = statistics_plan(clip_norm=0.7, noise_multiplier=2.0), 60
     nothing = Examples.of(torch.zeros(0, d), torch.zeros(0, dtype=torch.int64))
-    parts = [
-        statistics(nothing, 3, plan=plan, streams=SeededStreams.of(1, r, "a")) for r in range(60)
-    ]
+    parts = [statistics(nothing, 3, plan=plan, streams=SeededStreams(1, r, "a")) for r in range(60)]
     grams = np.stack([unpack(p["gram"]) for p in parts])
     assert np.array_equal(grams, grams.transpose(0, 2, 1))
     diagonal = np.diagonal(grams, axis1=1, axis2=2)

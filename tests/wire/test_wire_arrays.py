@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
+import weakref
 from io import BytesIO
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, RecordDict
+from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from fedtl.errors import FedtlError
-from fedtl.wire.arrays import HostArray, count_bytes, pack, unpack
+from fedtl.wire.arrays import HostArray, HostRecordDict, count_bytes, pack, unpack
 
 floats = npst.arrays(
     dtype=st.sampled_from([np.float32, np.float64]),
@@ -61,6 +63,51 @@ def test_it_travels_in_flowers_own_wire_format() -> None:
     contents = {k: v.deflate() for k, v in get_all_nested_objects(content).items()}
     there = inflate_object_from_contents(content.object_id, contents)
     np.testing.assert_array_equal(unpack(there.array_records["arrays"])["weight"], np.arange(6))
+
+
+def reply_content(kind: type[RecordDict]) -> RecordDict:
+    return kind({"arrays": pack({"weight": np.ones(3)}), "metrics": MetricRecord({"n": 2})})
+
+
+def test_views_of_a_reply_are_flowers_own_before_and_after_changes() -> None:
+    ours, theirs = reply_content(HostRecordDict), reply_content(RecordDict)
+    for content in (ours, theirs):
+        _ = content.array_records, content.metric_records
+        content.array_records["more"] = pack({"bias": np.zeros(2)})  # as Flower's mods do
+        content["again"] = MetricRecord({"m": 1.5})
+        del content.array_records["arrays"]
+        content["metrics"] = MetricRecord({"n": 3})
+    assert list(ours) == list(theirs) == ["metrics", "more", "again"]
+    assert list(ours.array_records) == list(theirs.array_records) == ["more"]
+    assert dict(ours.metric_records) == dict(theirs.metric_records)
+    assert ours.metric_records["metrics"]["n"] == 3
+    with pytest.raises(TypeError):
+        ours.array_records["metrics"] = MetricRecord({"n": 1})
+
+
+def test_a_reply_ends_with_its_last_reader_and_not_with_the_garbage_collector() -> None:
+    content = reply_content(HostRecordDict)
+    _ = content.array_records, content.metric_records
+    gone = weakref.ref(content)
+    gc.disable()
+    try:
+        del content
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_a_reply_is_flowers_own_in_another_process() -> None:
+    from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
+    from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+
+    content = reply_content(HostRecordDict)
+    contents = {k: v.deflate() for k, v in get_all_nested_objects(content).items()}
+    sent = inflate_object_from_contents(content.object_id, contents)
+    for there in (sent, pickle.loads(pickle.dumps(content))):
+        assert type(there) is RecordDict
+        assert there["metrics"] == content["metrics"]
+        np.testing.assert_array_equal(unpack(there["arrays"])["weight"], np.ones(3))
 
 
 def test_what_is_sent_cannot_be_changed_by_whoever_receives_it() -> None:
