@@ -7,16 +7,18 @@ against the recipe's own folder.
 from __future__ import annotations
 
 import hashlib
-import json
-import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fedtl.errors import RecipeError, nearest
+
+LINEAR_RATE, MLP_RATE = 20.0, 3.0
+"""Learning rates that suit features of unit length: ``simulations/benchmarks/accuracy.py``."""
 
 
 class _Table(BaseModel):
@@ -74,7 +76,11 @@ class Train(_Table):
     )
     batch_size: int = Field(32, ge=1, description="(expected) batch; not for full batches")
     optimizer: Literal["sgd", "adam"] = Field("sgd", description="at the sites")
-    lr: float = Field(20.0, gt=0, description="learning rate of the first step")
+    lr: float = Field(
+        LINEAR_RATE,
+        gt=0,
+        description=f"learning rate of the first step; an MLP's default is {MLP_RATE:g}",
+    )
     momentum: float = Field(0.0, ge=0, lt=1, description="momentum of sgd")
     weight_decay: float = Field(0.0, ge=0, description="L2 penalty on the head")
     schedule: Literal["constant", "cosine", "linear"] = Field(
@@ -139,13 +145,21 @@ class Recipe(_Table):
     transport: Transport = Transport()
     compare: Compare = Compare()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _lower_rate_of_an_mlp(cls, values: Any) -> Any:
+        head, train = values.get("head", {}), values.get("train", {})
+        if isinstance(head, dict) and head.get("kind") == "mlp" and isinstance(train, dict):
+            return {**values, "train": {"lr": MLP_RATE, **train}}
+        return values
+
     def digest(self) -> str:
         """Return a sha256 of everything in the recipe."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
     def to_toml(self) -> str:
         """Return the resolved recipe as TOML; reading it gives an equal recipe."""
-        return _to_toml(self.model_dump(exclude_none=True))
+        return tomli_w.dumps(self.model_dump(exclude_none=True))
 
 
 DEFAULT: dict[str, Any] = {
@@ -271,29 +285,3 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
             return []
         model = field.annotation
     return list(model.model_fields)
-
-
-_BARE = re.compile(r"[A-Za-z0-9_-]+")
-
-
-def _to_toml(values: Mapping[str, Any], prefix: str = "") -> str:
-    plain = {k: v for k, v in values.items() if not isinstance(v, dict)}
-    lines = [
-        f"{key if _BARE.fullmatch(key) else _toml_value(key)} = {_toml_value(value)}"
-        for key, value in plain.items()
-    ]
-    for key, value in values.items():
-        if isinstance(value, dict):
-            lines += ["", f"[{prefix}{key}]", _to_toml(value, f"{prefix}{key}.").rstrip("\n")]
-    return "\n".join(lines).strip("\n") + "\n"
-
-
-def _toml_value(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        # a JSON string is a TOML basic string, but for DEL
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, tuple | list):
-        return "[" + ", ".join(_toml_value(v) for v in value) + "]"
-    return repr(value)

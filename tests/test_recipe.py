@@ -167,3 +167,10 @@ def test_every_key_changes_the_digest() -> None:
     digests |= {load_recipe(None, change).digest() for change in changes}
     assert len(digests) == len(changes) + 1
     assert tables["name"] == "digits"
+
+
+def test_an_mlp_has_a_learning_rate_of_its_own_unless_one_is_set() -> None:
+    linear, mlp = load_recipe(None), load_recipe(None, {"head.kind": "mlp"})
+    assert mlp.train.lr < linear.train.lr
+    assert load_recipe(None, {"head.kind": "mlp", "train.lr": 20.0}).train.lr == 20
+    assert load_recipe(None, {"head.kind": "mlp", "train.rounds": 3}).train.lr == mlp.train.lr

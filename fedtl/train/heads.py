@@ -19,9 +19,9 @@ def initial_head(
 ) -> dict[str, NDArray[np.float32]]:
     """Return the head every site starts from.
 
-    A linear head starts at zero: under differential privacy the best known start (Mehta et al.
-    2022, arXiv:2205.02973). An MLP's layers start uniform in ±1/sqrt(fan-in), drawn from the run's
-    seed.
+    What gives the scores starts at zero: under differential privacy the best known start (Mehta et
+    al. 2022, arXiv:2205.02973). The hidden layer of an MLP starts uniform in ±1, drawn from the
+    run's seed: an example's features have length one for every tap, not every feature.
 
     Parameters
     ----------
@@ -39,17 +39,12 @@ def initial_head(
     """
     if kind == "linear":
         return {"weight": np.zeros((classes, width), np.float32)}
-    rng = stream(seed, "head")
-    shapes = {
-        "hidden.weight": (hidden, width),
-        "hidden.bias": (hidden,),
-        "out.weight": (classes, hidden),
-        "out.bias": (classes,),
-    }
-    bounds = {"hidden": width**-0.5, "out": hidden**-0.5}
+    drawn = stream(seed, "head").uniform(-1, 1, (hidden, width))
     return {
-        name: rng.uniform(-1, 1, shape).astype(np.float32) * np.float32(bounds[name.split(".")[0]])
-        for name, shape in shapes.items()
+        "hidden.weight": drawn.astype(np.float32),
+        "hidden.bias": np.zeros(hidden, np.float32),
+        "out.weight": np.zeros((classes, hidden), np.float32),
+        "out.bias": np.zeros(classes, np.float32),
     }
 
 

@@ -50,11 +50,12 @@ def test_everybody_starts_from_the_same_head(kind: str) -> None:
     check_head(first, width=7, classes=4)
 
 
-def test_an_mlp_starts_within_its_fan_in_and_by_the_seed() -> None:
+def test_an_mlp_starts_at_equal_scores_from_hidden_units_of_the_seed() -> None:
     head, other = (initial_head("mlp", 100, 3, hidden=50, seed=s) for s in (1, 2))
-    assert np.abs(head["hidden.weight"]).max() <= 0.1
-    assert np.abs(head["hidden.weight"]).max() > 0.09
-    assert np.abs(head["out.weight"]).max() <= 50**-0.5
+    unit = torch.nn.functional.normalize(torch.randn(64, 100), dim=1)
+    assert not logits(head, unit).any()
+    seen = unit @ torch.from_numpy(head["hidden.weight"]).T
+    assert 0.4 < float(seen.std()) < 0.8  # 1 / sqrt(3), whatever the number of features
     assert not np.array_equal(head["hidden.weight"], other["hidden.weight"])
     assert {v.dtype for v in head.values()} == {np.dtype(np.float32)}
 
