@@ -72,10 +72,10 @@ def _named_in(folder: Path) -> str:
 def _resolve_anew(request: store.Request, place: Path | None) -> BackboneCard:
     from safetensors.torch import save
 
-    from fedtl.backbone import _timm
+    from fedtl.backbone import architectures
     from fedtl.backbone.weights import from_name, from_path
 
-    _timm.check_known(request.name)
+    architectures.check_known(request.name)
     found = from_path(request.name, place) if place else from_name(request.name)
     sha256 = store.put(save(found.tensors))
     card = _describe(request, found, sha256)
@@ -86,12 +86,12 @@ def _resolve_anew(request: store.Request, place: Path | None) -> BackboneCard:
 
 def _describe(request: store.Request, found: Weights, sha256: str) -> BackboneCard:
     """Load the weights into the architecture and read off what the card says."""
-    from fedtl.backbone import _timm
+    from fedtl.backbone import architectures
     from fedtl.backbone.model import resize
 
-    body = _timm.create(request.name, pretrained=False, num_classes=0)
+    body = architectures.create(request.name, pretrained=False, num_classes=0)
     body.load_state_dict(found.tensors)
-    config = _data_configuration(_timm.data_config(body, found.config))
+    config = _data_configuration(architectures.data_config(body, found.config))
     image_size = request.image_size or config["native_size"]
     resize(body, image_size)
     names, widths = _measure(body, request.taps, image_size)
@@ -104,7 +104,7 @@ def _describe(request: store.Request, found: Weights, sha256: str) -> BackboneCa
         image_size=image_size,
         taps=names,
         tap_widths=widths,
-        timm_version=str(_timm.timm().__version__),
+        timm_version=str(architectures.timm().__version__),
     )
     check_card(card)
     return card

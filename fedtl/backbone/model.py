@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedtl.backbone import _timm, store, taps
+from fedtl.backbone import architectures, store, taps
 from fedtl.backbone.card import BackboneCard
 from fedtl.errors import BackboneError
 
@@ -89,7 +89,7 @@ def build(card: BackboneCard) -> Backbone:
     """
     from safetensors.torch import load
 
-    body = _timm.create(card.architecture, pretrained=False, num_classes=0)
+    body = architectures.create(card.architecture, pretrained=False, num_classes=0)
     tensors = load(store.get(card.sha256))
     try:
         body.load_state_dict(tensors, strict=True)

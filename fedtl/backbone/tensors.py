@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from fedtl.backbone import _timm
+from fedtl.backbone import architectures
 from fedtl.errors import BackboneError
 
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
@@ -64,7 +65,10 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
                 raise _refuse(path, "is compressed, which torch never does (a decompression bomb?)")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # of a pickle protocol that torch then reads or refuses
+            warnings.filterwarnings("ignore", ".*pickle protocol.*", UserWarning)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         problem = "holds more than tensors, and a pickle can run code"
         if not isinstance(error, pickle.UnpicklingError):
@@ -96,7 +100,7 @@ def fit_by_position(
     BackboneError
         The count or any shape differs, or a value is not finite.
     """
-    wanted = _timm.create(architecture, pretrained=False).state_dict()
+    wanted = architectures.create(architecture, pretrained=False).state_dict()
     if len(found) != len(wanted):
         raise _misfit(architecture, place, [f"{len(found)} tensors, {len(wanted)} expected"])
     renamed = dict(zip(wanted, found.values(), strict=True))
@@ -111,7 +115,7 @@ def fit_by_name(found: Mapping[str, Tensor], architecture: str, *, place: str) -
     BackboneError
         Names the tensors that are missing, unexpected, misshapen or not finite.
     """
-    body = _timm.create(architecture, pretrained=False, num_classes=0)
+    body = architectures.create(architecture, pretrained=False, num_classes=0)
     wanted = body.state_dict()
     heads = _classifiers(body)
     kept = {name: value for name, value in found.items() if name in wanted or name not in heads}

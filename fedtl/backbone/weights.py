@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedtl.backbone import _timm, store
+from fedtl.backbone import architectures, store
 from fedtl.errors import BackboneError
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def _from_package(architecture: str, package: WeightPackage, path: Path) -> Weig
 def _from_hub(architecture: str, package: WeightPackage | None) -> Weights:
     import huggingface_hub as hub
 
-    config = _timm.timm().get_pretrained_cfg(architecture)
+    config = architectures.timm().get_pretrained_cfg(architecture)
     repository = config.hf_hub_id if config else None
     if not repository:
         raise _nowhere(architecture, package, "timm names no hub repository for it")
@@ -193,7 +193,7 @@ def _from_hub(architecture: str, package: WeightPackage | None) -> Weights:
     elif trouble := _unreachable(hub.constants.ENDPOINT):
         raise _nowhere(architecture, package, trouble)
     try:
-        body = _timm.create(architecture, pretrained=True, num_classes=0, **options)
+        body = architectures.create(architecture, pretrained=True, num_classes=0, **options)
     except (OSError, RuntimeError, ValueError) as error:
         raise _nowhere(architecture, package, f"the hub answered: {error}") from error
     licence = str(config.to_dict().get("license", "unknown"))

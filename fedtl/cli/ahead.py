@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedtl.errors import BackboneError, TransportError
+from fedtl.errors import BackboneError
 
 if TYPE_CHECKING:
     from fedtl.recipe import Recipe
@@ -22,17 +21,13 @@ def check_start(recipe: Recipe) -> None:
     """
     from fedtl.privacy.calibrate import check_budget
     from fedtl.strategies import make_strategy
+    from fedtl.transport.ray import require_ray
 
     make_strategy(recipe.strategy.name, recipe.strategy.options)
     if recipe.privacy.enabled:
         check_budget(recipe.privacy.epsilon, recipe.privacy.delta)
-    if recipe.transport.via == "ray" and importlib.util.find_spec("ray") is None:
-        raise TransportError(
-            "--via ray needs Flower's simulation extra, which is not installed.",
-            next_step="Run `pip install 'fedtl[ray]'`, or use --via stacked: it gives the same "
-            "head.",
-            code="ray.missing",
-        )
+    if recipe.transport.via == "ray":
+        require_ray()
 
 
 def check_names(recipe: Recipe) -> None:
@@ -55,7 +50,8 @@ def check_names(recipe: Recipe) -> None:
 
 
 def _check_backbone(name: str, weights: str) -> None:
-    from fedtl.backbone import _timm, store
+    from fedtl.backbone import store
+    from fedtl.backbone.architectures import check_known
     from fedtl.backbone.weights import weight_packages
 
     if weights and not Path(weights).expanduser().exists():
@@ -65,4 +61,4 @@ def _check_backbone(name: str, weights: str) -> None:
         )
     # the import of timm takes seconds, so what is at hand is not asked about
     if not (Path(name).is_dir() or name in weight_packages() or store.find(name)):
-        _timm.check_known(name)
+        check_known(name)

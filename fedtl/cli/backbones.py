@@ -67,14 +67,11 @@ def stored() -> list[dict[str, Any]]:
 
 def matching(pattern: str) -> list[dict[str, Any]]:
     """Return timm's models whose name contains or matches the pattern."""
-    from fedtl.backbone import _timm
+    from fedtl.backbone.architectures import known
 
     wanted = pattern if any(c in pattern for c in "*?[") else f"*{pattern}*"
-    trained = set(_timm.timm().list_models(wanted, pretrained=True))
-    names = {name.partition(".")[0] for name in trained}
-    return [
-        {"name": name, "pretrained": name in names} for name in _timm.timm().list_models(wanted)
-    ]
+    trained = known(wanted, pretrained=True)
+    return [{"name": name, "pretrained": name in trained} for name in known(wanted)]
 
 
 def _table(title: str, rows: list[dict[str, Any]]) -> None:

@@ -136,7 +136,7 @@ def _torch() -> Iterator[Finding]:
 
 def _imports() -> Iterator[Finding]:
     """Import the heavy libraries; torchvision where its failure can spoil nothing."""
-    from fedtl.backbone import _timm
+    from fedtl.backbone.architectures import known
 
     fault = _import_fault_of("torchvision")
     if "operator torchvision::" in fault:
@@ -147,7 +147,7 @@ def _imports() -> Iterator[Finding]:
         yield Finding("torchvision", "ok", importlib.metadata.version("torchvision"))
     for name in ("timm", "onnxruntime", "opacus"):
         try:
-            _timm.timm() if name == "timm" else importlib.import_module(name)
+            known() if name == "timm" else importlib.import_module(name)
         except Exception as error:
             cure = f"pip install --force-reinstall {name}"
             yield Finding(f"{name} import", "broken", f"{type(error).__name__}: {error}", cure)

@@ -66,19 +66,15 @@ class _OneLine(logging.Handler):
 
 @contextmanager
 def warnings_shown(console: Console) -> Iterator[None]:
-    """Show fedtl's own warnings, one line each, and silence Flower's account of every round."""
-    logger, flower = logging.getLogger("fedtl"), logging.getLogger("flwr")
-    handler, before = _OneLine(console), flower.level
+    """Show fedtl's own warnings, one line each."""
+    logger, handler = logging.getLogger("fedtl"), _OneLine(console)
     logger.addHandler(handler)
     propagated, logger.propagate = logger.propagate, False
-    # Flower sets its level to INFO when it is imported, so it has to be imported before
-    flower.setLevel(logging.WARNING)
     try:
         yield
     finally:
         logger.removeHandler(handler)
         logger.propagate = propagated
-        flower.setLevel(before)
 
 
 @contextmanager

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -107,14 +109,28 @@ def simulate(
     story = _Story(federation, folder, progress)
     started = time.perf_counter()
     try:
-        story.tell(grid)
+        with _quiet_flower(unless=grid is not None):
+            story.tell(grid)
     except KeyboardInterrupt:
         if story.entries:
             _conclude(story, "stopped", Comparison(), time.perf_counter() - started, html=html)
         raise
     seconds = time.perf_counter() - started
-    comparison = compare(federation, progress)
+    with _quiet_flower():
+        comparison = compare(federation, progress)
     return _conclude(story, "finished", comparison, seconds, html=html)
+
+
+@contextmanager
+def _quiet_flower(*, unless: bool = False) -> Iterator[None]:
+    """Silence Flower's account of every round; fedtl has its own."""
+    logger = logging.getLogger("flwr")
+    before = logger.level
+    logger.setLevel(before if unless else max(before, logging.WARNING))
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _claim(folder: Path, recipe: Recipe) -> None:

@@ -18,6 +18,23 @@ from flwr.serverapp import Grid, ServerApp
 from fedtl.errors import FedtlError, TransportError
 
 
+def require_ray() -> None:
+    """Refuse where Ray is not installed.
+
+    Raises
+    ------
+    TransportError
+        With code ``ray.missing``.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise TransportError(
+            "--via ray needs Flower's simulation extra, which is not installed.",
+            next_step="Run `pip install 'fedtl[ray]'`, or use --via stacked: it gives "
+            "the same head.",
+            code="ray.missing",
+        )
+
+
 def run_on_ray(
     app: ClientApp, n_sites: int, story: Callable[[Grid], None], *, cpus_per_site: int = 1
 ) -> None:
@@ -35,13 +52,7 @@ def run_on_ray(
     TransportError
         The extra is not installed, or Flower's runtime failed.
     """
-    if importlib.util.find_spec("ray") is None:
-        raise TransportError(
-            "--via ray needs Flower's simulation extra, which is not installed.",
-            next_step="Run `pip install 'fedtl[ray]'`, or use --via stacked: it gives "
-            "the same head.",
-            code="ray.missing",
-        )
+    require_ray()
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     logging.getLogger("flwr").setLevel(logging.ERROR)

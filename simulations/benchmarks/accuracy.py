@@ -10,7 +10,6 @@ a few minutes for its features the first time.
 from __future__ import annotations
 
 import argparse
-import logging
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator
@@ -48,11 +47,10 @@ class Row:
 
 
 def accuracy(recipe: Path | None, **overrides: Any) -> tuple[float, float | None]:
-    """Run a recipe or the default; return the accuracy in per cent, and the same run's without privacy."""
+    """Run a recipe; return the accuracy in per cent, and the same run's without privacy."""
     from fedtl.launch.simulate import simulate
     from fedtl.recipe import load_recipe
 
-    logging.getLogger("flwr").setLevel(logging.WARNING)
     settings = {"compare.local_only": False, "evaluate_every": 0, **overrides}
     with tempfile.TemporaryDirectory() as folder:
         finished = simulate(load_recipe(recipe, settings), Path(folder) / "run", html=False)

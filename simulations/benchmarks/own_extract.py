@@ -9,16 +9,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from fedtl.backbone import Engine
+from peer_backbone import images_per_second
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +52,9 @@ def run(images: Path, features: Path, *, batches: int, threads: int) -> ExtractR
     card = resolve("tf_efficientnet_lite0", None, taps="final", image_size=pixels)
     with open_engine(card, "onnx", threads=threads) as engine:
         found = engine(x)
-        seconds = [_seconds(engine, x) for _ in range(batches)]
+        rate = images_per_second(engine, x, batches=batches)
     return ExtractResult(
-        images_per_second=round(len(x) / statistics.median(seconds), 2),
+        images_per_second=rate,
         batches=batches,
         batch=len(x),
         pixels=pixels,
@@ -68,13 +63,6 @@ def run(images: Path, features: Path, *, batches: int, threads: int) -> ExtractR
         largest_feature=float(np.abs(expected).max()),
         engine=engine.name,
     )
-
-
-def _seconds(engine: Engine, x: np.ndarray) -> float:
-    """Return how long one batch takes."""
-    begun = time.perf_counter()
-    engine(x)
-    return time.perf_counter() - begun
 
 
 def main() -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import functools
 import gzip
+import statistics
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +18,17 @@ if TYPE_CHECKING:
 
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 DIM = 1280
+
+
+def images_per_second(forward: Callable[[Any], Any], x: Any, *, batches: int) -> float:
+    """Return the images of ``x`` per second of the median batch, after one to warm up."""
+    forward(x)
+    seconds = []
+    for _ in range(batches):
+        begun = time.perf_counter()
+        forward(x)
+        seconds.append(time.perf_counter() - begun)
+    return round(len(x) / statistics.median(seconds), 2)
 
 
 def lite0() -> nn.Module:

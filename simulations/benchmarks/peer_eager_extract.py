@@ -9,17 +9,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import peer_backbone
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
 
 SEED = 1
 
@@ -74,13 +68,13 @@ def run(arguments: argparse.Namespace) -> ExtractResult:
     x = torch.from_numpy(images).to(memory_format=layout)
     with torch.no_grad():
         features = model(x)
-        seconds = [_seconds(model, x) for _ in range(arguments.batches)]
+        rate = peer_backbone.images_per_second(model, x, batches=arguments.batches)
     if arguments.input:
         np.save(arguments.input, images)
     if arguments.features:
         np.save(arguments.features, features.numpy())
     return ExtractResult(
-        images_per_second=round(arguments.batch / statistics.median(seconds), 2),
+        images_per_second=rate,
         batches=arguments.batches,
         batch=arguments.batch,
         pixels=arguments.pixels,
@@ -88,13 +82,6 @@ def run(arguments: argparse.Namespace) -> ExtractResult:
         layout="channels_last" if arguments.channels_last else "contiguous",
         peer=f"torch {torch.__version__}, eager",
     )
-
-
-def _seconds(model: nn.Module, x: Tensor) -> float:
-    """Return how long one forward pass takes."""
-    begun = time.perf_counter()
-    model(x)
-    return time.perf_counter() - begun
 
 
 def main() -> None:

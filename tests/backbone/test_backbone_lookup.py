@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load, save_file
 
-from fedtl.backbone import BackboneCard, _timm, resolve, store
+from fedtl.backbone import BackboneCard, architectures, resolve, store
 from fedtl.errors import BackboneError
 
 LITE0 = "tf_efficientnet_lite0"
@@ -88,7 +88,7 @@ except BackboneError as error:
 
 def test_a_changed_file_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEDTL_HOME", str(tmp_path / "home"))
-    state = _timm.create("resnet10t", pretrained=False, num_classes=0).state_dict()
+    state = architectures.create("resnet10t", pretrained=False, num_classes=0).state_dict()
     path = tmp_path / "w.safetensors"
     save_file(state, path)
     first = resolve("resnet10t", path, image_size=32)
@@ -152,7 +152,7 @@ def test_a_transformer_takes_another_size_if_its_patches_fit(
     torch.manual_seed(0)
     path = tmp_path / "w.safetensors"
     name = "vit_tiny_patch16_224"
-    save_file(_timm.create(name, pretrained=False, num_classes=0).state_dict(), path)
+    save_file(architectures.create(name, pretrained=False, num_classes=0).state_dict(), path)
     card = resolve(name, path, image_size=64)
     assert (card.taps, card.tap_widths) == (("blocks.11@1", "head"), (192, 192))
     with pytest.raises(BackboneError, match="image_size 8 does not suit"):

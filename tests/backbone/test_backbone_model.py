@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from fedtl.backbone import _timm
+from fedtl.backbone import architectures
 from fedtl.backbone.model import Backbone, pool
 from fedtl.backbone.taps import automatic, stages
 from fedtl.errors import BackboneError
@@ -18,7 +18,7 @@ from fedtl.errors import BackboneError
 @pytest.fixture(scope="module")
 def backbone() -> Backbone:
     torch.manual_seed(0)
-    body = _timm.create("resnet10t", pretrained=False, num_classes=0)
+    body = architectures.create("resnet10t", pretrained=False, num_classes=0)
     return Backbone(body, automatic(stages(body)))
 
 
@@ -51,7 +51,7 @@ def test_pooling_is_adaptive_average_pooling(height: int, width: int, grid: int,
 
 
 def test_features_stand_in_the_order_of_the_taps() -> None:
-    body = _timm.create("resnet10t", pretrained=False, num_classes=0)
+    body = architectures.create("resnet10t", pretrained=False, num_classes=0)
     x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     there = Backbone(body, ("head", "layer1@1"))(x)
     back = Backbone(body, ("layer1@1", "head"))(x)
@@ -59,6 +59,6 @@ def test_features_stand_in_the_order_of_the_taps() -> None:
 
 
 def test_a_tap_named_twice_is_refused() -> None:
-    body = _timm.create("resnet10t", pretrained=False, num_classes=0)
+    body = architectures.create("resnet10t", pretrained=False, num_classes=0)
     with pytest.raises(BackboneError, match="named twice"):
         Backbone(body, ("head", "layer1@1", "head"))

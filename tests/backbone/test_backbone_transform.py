@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fedtl.backbone import Transform, _timm
+from fedtl.backbone import Transform, architectures
 from fedtl.data.images import Picture
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -25,7 +25,7 @@ def noise(*shape: int, dtype: type = np.uint8) -> np.ndarray:
 
 
 def timm_says(pixels: np.ndarray, transform: Transform) -> np.ndarray:
-    _timm.timm()
+    architectures.timm()
     from timm.data import create_transform
 
     made = create_transform(

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load, save_file
 from torch import Tensor
 
-from fedtl.backbone import _timm, resolve, store
+from fedtl.backbone import architectures, resolve, store
 from fedtl.backbone.tensors import fit_by_name, fit_by_position, read_tensors
 from fedtl.backbone.weights import WEIGHT_PACKAGES, WeightPackage, package_file
 from fedtl.errors import BackboneError
@@ -28,7 +28,7 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def state() -> dict[str, Tensor]:
     torch.manual_seed(0)
-    return dict(_timm.create(SMALL, pretrained=False).state_dict())
+    return dict(architectures.create(SMALL, pretrained=False).state_dict())
 
 
 class Bomb:

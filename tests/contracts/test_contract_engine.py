@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fedtl.backbone import ENGINES, BackboneCard, Engine, _timm, open_engine, resolve, store
+from fedtl.backbone import ENGINES, BackboneCard, Engine, architectures, open_engine, resolve, store
 from fedtl.backbone.engine import export
 from fedtl.backbone.model import build
 from fedtl.errors import BackboneError
@@ -30,7 +30,7 @@ KINDS = [*ENGINES, "auto"]
 
 def random_folder(place: Path, architecture: str) -> Path:
     torch.manual_seed(3)
-    body = _timm.create(architecture, pretrained=False, num_classes=0)
+    body = architectures.create(architecture, pretrained=False, num_classes=0)
     folder = place / architecture
     folder.mkdir()
     save_file(body.state_dict(), folder / "model.safetensors")

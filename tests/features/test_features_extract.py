@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fedtl.backbone import BackboneCard, _timm, open_engine, resolve
+from fedtl.backbone import BackboneCard, architectures, open_engine, resolve
 from fedtl.data.images import Picture
 from fedtl.data.manifest import Manifest
 from fedtl.errors import BackboneError, CacheError, DataError
@@ -63,7 +63,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BackboneCard]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FEDTL_HOME", str(place / "home"))
         torch.manual_seed(0)
-        body = _timm.create("resnet10t", pretrained=False, num_classes=0)
+        body = architectures.create("resnet10t", pretrained=False, num_classes=0)
         save_file(body.state_dict(), place / "w.safetensors")
         yield resolve("resnet10t", place / "w.safetensors", image_size=32)
 

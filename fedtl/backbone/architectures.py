@@ -37,6 +37,18 @@ def timm() -> ModuleType:
     return module
 
 
+def known(pattern: str = "", *, pretrained: bool = False) -> list[str]:
+    """Return the architectures whose name matches a pattern with ``*``; all by default.
+
+    Parameters
+    ----------
+    pretrained : bool
+        Only those with pretrained weights somewhere.
+    """
+    names = timm().list_models(pattern, pretrained=pretrained)
+    return list(dict.fromkeys(name.partition(".")[0] for name in names))
+
+
 def check_known(name: str) -> None:
     """Refuse an architecture that timm does not know.
 
@@ -49,7 +61,7 @@ def check_known(name: str) -> None:
         return
     raise BackboneError(
         f"backbone {name!r} is not an architecture of timm {timm().__version__}.",
-        next_step=nearest(name, timm().list_models()),
+        next_step=nearest(name, known()),
         code="backbone.unknown",
     )
 
