@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from flwr.app import Context, Message
 from small import recipe, run
 from toys import CANARY
 
 from fedtl.apps.client import make_client_app
+from fedtl.backbone import BackboneCard, resolve
+from fedtl.backbone.engine import eager
+from fedtl.backbone.model import build as build_backbone
 from fedtl.errors import DataError
 from fedtl.launch.federation import Federation, Sites, build
 from fedtl.launch.simulate import simulate
@@ -107,18 +110,29 @@ def test_a_poisoned_update_is_dropped_and_named(tmp_path: Path) -> None:
     assert not np.array_equal(finished.head["weight"], clean.head["weight"])
 
 
+@pytest.mark.parametrize("head", ["linear", "mlp"])
 def test_not_one_bit_of_a_frozen_backbone_moves_in_a_private_run(
-    fresh_home: Path, tmp_path: Path
+    fresh_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str
 ) -> None:
     """Running statistics of a BatchNorm that moved would be private, un-noised, and everybody's."""
-    build(recipe())  # brings the weights into the store
+    resolve("tf_efficientnet_lite0")  # brings the weights into the store
+    files = [p for p in (fresh_home / "backbones").rglob("*.safetensors") if p.is_file()]
+    on_disk = {p: p.read_bytes() for p in files}
+    alive: list[tuple[torch.nn.Module, dict[str, torch.Tensor]]] = []
 
-    def digests() -> dict[str, str]:
-        files = [p for p in (fresh_home / "backbones").rglob("*.safetensors") if p.is_file()]
-        return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+    def watched(card: BackboneCard) -> torch.nn.Module:
+        model = build_backbone(card)
+        alive.append((model, {k: v.clone() for k, v in model.state_dict().items()}))
+        return model
 
-    before = digests()
-    assert before
-    other = recipe(backbone__engine="reference", data__limit=60, partition__kind="iid")
-    run(tmp_path, other)
-    assert digests() == before
+    monkeypatch.setattr(eager, "build", watched)
+    changes = {"backbone__engine": "reference", "data__limit": 60, "partition__kind": "iid"}
+    finished = run(tmp_path, recipe(**changes, head__kind=head))
+    assert finished.result.sites[0].epsilon
+    ((model, before),) = alive
+    after = model.state_dict()
+    assert sum("running_" in name for name in after) > 50
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert not any(module.training for module in model.modules())
+    assert on_disk
+    assert {p: p.read_bytes() for p in files} == on_disk

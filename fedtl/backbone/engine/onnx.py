@@ -19,6 +19,8 @@ from fedtl.errors import BackboneError
 from fedtl.home import write_atomic
 
 _log = logging.getLogger(__name__)
+_PIXELS = 1 << 16
+"""Pixels of a part of a batch; twice or half as many cost 2 to 5 %."""
 _VERSIONED = ("torch", "timm", "onnx", "onnxruntime")
 
 
@@ -38,8 +40,9 @@ def open_onnx(card: BackboneCard, threads: int | None, precision: str) -> tuple[
 def session(graph: bytes, threads: int | None) -> Run:
     """Return a function that runs a graph of one input and one output.
 
-    A batch is cut into one part per thread. Threads of the runtime's own would share each layer and
-    wait for each other at its end, which halves the speed on a machine that has other work to do.
+    A batch is cut into parts, one thread each, of so few pictures that a part's activations stay in
+    the processor's cache. Threads of the runtime's own would share each layer and wait for each
+    other at its end, which halves the speed on a machine that has other work to do.
     """
     import onnxruntime
 
@@ -55,10 +58,11 @@ def session(graph: bytes, threads: int | None) -> Run:
         return result
 
     def run(x: Batch) -> Batch:
-        parts = np.array_split(x, min(workers, len(x)))
-        if len(parts) == 1:
+        size = max(1, min(-(-len(x) // workers), _PIXELS // (x.shape[2] * x.shape[3])))
+        parts = [x[start : start + size] for start in range(0, len(x), size)]
+        if len(parts) <= 1:
             return run_part(x)
-        with ThreadPoolExecutor(len(parts), thread_name_prefix="fedtl-onnx") as pool:
+        with ThreadPoolExecutor(min(workers, len(parts)), "fedtl-onnx") as pool:
             return np.concatenate(list(pool.map(run_part, parts)))
 
     return run
