@@ -14,7 +14,7 @@ from flwr.serverapp import Grid
 
 from fedtl.apps.client import make_client_app
 from fedtl.errors import CacheError, RecipeError
-from fedtl.home import write_atomic
+from fedtl.home import only_one, write_atomic
 from fedtl.launch.compare import Comparison, compare
 from fedtl.launch.federation import Federation, Progress, Sites, build, silent, task_of
 from fedtl.launch.history import (
@@ -104,7 +104,14 @@ def simulate(
     FedtlError
         Anything the user can mend; what was finished before is kept.
     """
-    _claim(folder, recipe)
+    with only_one(folder):
+        _claim(folder, recipe)
+        return _simulate(recipe, folder, progress=progress, html=html, grid=grid)
+
+
+def _simulate(
+    recipe: Recipe, folder: Path, *, progress: Progress, html: bool, grid: Grid | None
+) -> Finished:
     federation = build(recipe, progress)
     story = _Story(federation, folder, progress)
     started = time.perf_counter()

@@ -29,6 +29,22 @@ def stopped(folder: Path, chosen: Recipe, after: int) -> None:
         run(folder, chosen, progress=stop)
 
 
+def test_two_processes_do_not_work_in_one_folder(tmp_path: Path) -> None:
+    """Both would write the checkpoint, and releases would be counted once that were made twice."""
+    again: list[str] = []
+
+    def intrude(phase: str, done: int, total: int) -> None:
+        if phase == "rounds" and done == 1:
+            with pytest.raises(CacheError, match="Another process works in") as error:
+                run(tmp_path)
+            again.append(error.value.code)
+
+    finished = run(tmp_path, progress=intrude)
+    assert again == ["folder.busy"]
+    assert not (tmp_path / ".lock").exists()
+    assert run(tmp_path).head.keys() == finished.head.keys()
+
+
 def test_every_round_and_site_is_a_row_of_the_history(tmp_path: Path) -> None:
     finished = run(tmp_path, recipe(transport__dropout=0.4, train__rounds=4))
     with (tmp_path / "history.csv").open() as file:
