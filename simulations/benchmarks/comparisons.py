@@ -110,8 +110,8 @@ def _against_peers(found: dict[str, list[Figures]], job: str) -> Iterator[Line]:
     gap = abs(middle(found["fedtl, stacked"], "loss") - middle(found["pfl"], "loss"))
     same = (
         "heads: 60 features of 1,280 a site, 10 classes, 3 steps of 20 rows, 10 rounds; the final "
-        f"loss differs by {gap:.4f}, because fedtl shuffles its batches; the aims are those against "
-        "the quickstart, and a warmed Flower is the harder contender"
+        f"loss differs by {gap:.4f}, because fedtl shuffles its batches; the aims are those "
+        "against the quickstart, and a warmed Flower is the harder contender"
     )
     for peer, said, aims in (
         ("Flower, quickstart", "Flower on Ray, as its quickstart", (12, 40)),
