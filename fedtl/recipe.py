@@ -100,7 +100,11 @@ class Privacy(_Table):
     accountant: Literal["auto", "gaussian", "pld", "prv", "rdp"] = Field(
         "auto", description="auto: exact for full batches, else pld"
     )
-    public_size: int = Field(0, ge=0, description="public size of a typical site; 0: mean size")
+    public_size: int = Field(0, ge=0, description="public units of a typical site; 0: mean number")
+    unit: Literal["example", "group"] = Field("example", description="whose presence is hidden")
+    unit_cap: int = Field(
+        0, ge=0, description="examples of a group used at most; 0: its summed gradient is clipped"
+    )
 
 
 class Strategy(_Table):

@@ -78,10 +78,8 @@ def estimate(recipe: Recipe) -> Cost:
     FedtlError
         The run could not begin either.
     """
-    import numpy as np
-
     from fedtl.backbone import resolve
-    from fedtl.launch.federation import open_and_cut, plan_of
+    from fedtl.launch.federation import mean_units, open_and_cut, plan_of
 
     check_names(recipe)
     body = recipe.backbone
@@ -89,7 +87,7 @@ def estimate(recipe: Recipe) -> Cost:
     card = resolve(
         body.name, body.weights or None, taps=body.taps, image_size=body.image_size or None
     )
-    plan = plan_of(recipe, mean_size=float(np.mean([len(site.train) for site in rows])))
+    plan = plan_of(recipe, mean_size=mean_units(recipe, manifest, rows))
     missing, cached = _count(manifest, card, recipe)
     n, width = len(manifest.labels), card.width + 1
     down, up = _traffic(recipe, width, len(manifest.classes))

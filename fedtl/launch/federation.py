@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
@@ -14,6 +14,7 @@ from flwr.app import Context
 
 from fedtl.backbone import BackboneCard, resolve
 from fedtl.data import Manifest, SiteRows, open_data, partition
+from fedtl.errors import PrivacyError
 from fedtl.features import Features, extract, prepare
 from fedtl.privacy.plan import PrivacyPlan, plan_for
 from fedtl.recipe import Recipe
@@ -81,8 +82,11 @@ class Federation:
         start = int(self._starts[at])
         middle = start + len(self.rows[at].train)
         end = middle + len(self.rows[at].test)
+        groups = None
+        if self.recipe.privacy.unit == "group" and self.manifest.groups is not None:
+            groups = [self.manifest.groups[row] for row in self.rows[at].train]
         return (
-            Examples.of(self.x[start:middle], self.y[start:middle]),
+            Examples.of(self.x[start:middle], self.y[start:middle], groups),
             Examples.of(self.x[middle:end], self.y[middle:end]),
         )
 
@@ -92,7 +96,27 @@ class Federation:
 
     def plan(self) -> PrivacyPlan | None:
         """Return the privacy plan of the run, calibrated over all its rounds; None without."""
-        return plan_of(self.recipe, mean_size=float(np.mean([len(r.train) for r in self.rows])))
+        return plan_of(self.recipe, mean_size=mean_units(self.recipe, self.manifest, self.rows))
+
+
+def mean_units(recipe: Recipe, manifest: Manifest, rows: Sequence[SiteRows]) -> float:
+    """Return the mean number of the sites' training units: examples, or groups.
+
+    Raises
+    ------
+    PrivacyError
+        The recipe protects groups and the data have none.
+    """
+    if recipe.privacy.unit == "example" or not recipe.privacy.enabled:
+        return float(np.mean([len(r.train) for r in rows]))
+    groups = manifest.groups
+    if groups is None:
+        raise PrivacyError(
+            f"privacy.unit = 'group', and '{manifest.name}' has no groups.",
+            next_step="Give the manifest a 'group' column, or set privacy.unit = 'example'.",
+            code="plan.no-groups",
+        )
+    return float(np.mean([len({groups[row] for row in r.train}) for r in rows]))
 
 
 def open_and_cut(
@@ -202,6 +226,8 @@ def plan_of(recipe: Recipe, *, mean_size: float) -> PrivacyPlan | None:
         mechanism="gradients" if gradients else "statistics",
         accountant=privacy.accountant,
         public_size=size,
+        unit=privacy.unit,
+        unit_cap=privacy.unit_cap if privacy.unit == "group" and gradients else 0,
         noise_multiplier=privacy.noise_multiplier,
     )
 

@@ -19,6 +19,7 @@ from fedtl.privacy.events import Event, GaussianEvent, PoissonGaussianEvent
 
 MECHANISMS = ("gradients", "statistics")
 SAMPLINGS = ("full", "poisson")
+UNITS = ("example", "group")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +40,19 @@ class PrivacyPlan:
         Probability that a unit takes part in a release; 1.0 is a full batch.
     mechanism : {"gradients", "statistics"}
         Sums of per-example clipped gradients, or sums of clipped sufficient statistics.
-    unit : {"example"}
-        Whose presence is hidden. Neighbouring data sets differ by one unit added or removed.
+    unit : {"example", "group"}
+        Whose presence is hidden: one example, or all examples of a group such as a patient.
+        Neighbouring data sets differ by one unit added or removed.
+    unit_cap : int
+        How a group is bounded. 0: its summed gradient is clipped (linear heads). Above 0: at most
+        so many examples of a group are used, each clipped to ``clip_norm / unit_cap``. For
+        statistics every example of a group of m counts 1 / m.
     model : {"site"}
         Each site's release is private by itself, against everyone who sees it.
     accountant : str
         Name in :data:`fedtl.privacy.accountant.ACCOUNTANTS`, or ``"auto"``.
     public_size : float
-        Publicly known number of training examples of a typical site. Gradient sums are divided by
+        Publicly known number of training units of a typical site. Gradient sums are divided by
         it, so that the true size of a site is never released.
 
     Examples
@@ -63,10 +69,11 @@ class PrivacyPlan:
     releases: int
     sampling_rate: float = 1.0
     mechanism: Literal["gradients", "statistics"] = "gradients"
-    unit: Literal["example"] = "example"
+    unit: Literal["example", "group"] = "example"
     model: Literal["site"] = "site"
     accountant: str = "auto"
     public_size: float = 1.0
+    unit_cap: int = 0
 
     def __post_init__(self) -> None:
         check_budget(self.epsilon, self.delta)
@@ -84,9 +91,27 @@ class PrivacyPlan:
                 next_step="Check train.rounds and train.local_steps.",
             )
         _one_of("mechanism", self.mechanism, MECHANISMS)
-        _one_of("unit", self.unit, ("example",))
+        _one_of("unit", self.unit, UNITS)
+        if not isinstance(self.unit_cap, int) or self.unit_cap < 0:
+            raise PrivacyError(
+                f"unit_cap = {self.unit_cap} is not a whole number from 0.",
+                next_step="Give the most examples of a group that are used, or 0.",
+            )
+        if self.unit_cap and (self.unit == "example" or self.mechanism == "statistics"):
+            raise PrivacyError(
+                f"unit_cap = {self.unit_cap} does not go with unit = '{self.unit}' and mechanism = "
+                f"'{self.mechanism}': it bounds the gradients of groups.",
+                next_step="Leave unit_cap out.",
+            )
         _one_of("model", self.model, ("site",))
         _one_of("accountant", self.accountant, ("auto", *ACCOUNTANTS))
+
+    @property
+    def example_clip(self) -> float | None:
+        """L2 bound of one example's gradient; None where sums over a group are clipped."""
+        if self.unit == "example":
+            return self.clip_norm
+        return self.clip_norm / self.unit_cap if self.unit_cap else None
 
     def event(self, releases: int | None = None) -> Event:
         """Return what happened after ``releases`` releases (default: all of them)."""
@@ -103,10 +128,11 @@ class PrivacyPlan:
 
     def describe(self) -> str:
         """Say in one sentence what is promised."""
+        capped = f" by at most {self.unit_cap} examples each" if self.unit_cap else ""
         batch = "full batches" if self.sampling_rate == 1 else f"Poisson {self.sampling_rate:.3g}"
         return (
             f"({self.epsilon:g}, {self.delta:g})-DP per {self.unit} at each site, add or remove "
-            f"one; {self.mechanism} clipped to {self.clip_norm:g}, noise multiplier "
+            f"one; {self.mechanism} clipped to {self.clip_norm:g}{capped}, noise multiplier "
             f"{self.noise_multiplier:.4g}, {self.releases} releases, {batch}"
         )
 
@@ -137,6 +163,8 @@ def plan_for(
     mechanism: Literal["gradients", "statistics"] = "gradients",
     accountant: str = "auto",
     public_size: float = 1.0,
+    unit: Literal["example", "group"] = "example",
+    unit_cap: int = 0,
     noise_multiplier: float | None = None,
 ) -> PrivacyPlan:
     """Make the plan with the smallest noise that meets a budget over all releases of a run.
@@ -162,6 +190,8 @@ def plan_for(
         mechanism=mechanism,
         accountant=accountant,
         public_size=public_size,
+        unit=unit,
+        unit_cap=unit_cap,
     )
     if noise_multiplier is None:
         sigma = calibrate(

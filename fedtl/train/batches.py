@@ -9,9 +9,11 @@ from itertools import repeat
 import torch
 from torch import Tensor
 
+from fedtl.errors import PrivacyError
 from fedtl.privacy.plan import PrivacyPlan
 from fedtl.train.streams import Streams
 from fedtl.train.task import TrainTask
+from fedtl.train.units import Units
 
 ROWS_AT_ONCE = 2048
 _CACHE = 1 << 19
@@ -30,17 +32,31 @@ class Examples:
         ``[n]`` int64 class indices.
     norms : Tensor
         ``[n]`` L2 norms of the rows of ``x``.
+    units : Units or None
+        Which rows belong to one unit such as a patient, where the data say so.
     """
 
     x: Tensor
     y: Tensor
     norms: Tensor
+    units: Units | None = None
 
     @classmethod
-    def of(cls, x: Tensor, y: Tensor) -> Examples:
+    def of(cls, x: Tensor, y: Tensor, groups: Sequence[str] | None = None) -> Examples:
         """Compute the norms once, in blocks of rows so that a mapped file is streamed."""
         parts = [rows.norm(dim=1) for rows in torch.split(x, ROWS_AT_ONCE)]
-        return cls(x, y, torch.cat(parts) if parts else x.new_zeros(0))
+        units = None if groups is None else Units.of(x, groups)
+        return cls(x, y, torch.cat(parts) if parts else x.new_zeros(0), units)
+
+    def at_most(self, cap: int) -> Examples:
+        """Return these examples without what is beyond the first ``cap`` of a unit."""
+        if self.units is None:
+            return self
+        rows = self.units.within(cap)
+        if len(rows) == len(self):
+            return self
+        units = self.units.taking(rows)
+        return Examples(self.x[rows], self.y[rows], self.norms[rows], units)
 
     def __len__(self) -> int:
         """Return the number of examples."""
@@ -50,7 +66,8 @@ class Examples:
         """Return the same examples on a device; themselves if they are there."""
         if self.y.device == device:
             return self
-        return Examples(self.x.to(device), self.y.to(device), self.norms.to(device))
+        units = None if self.units is None else self.units.to(device)
+        return Examples(self.x.to(device), self.y.to(device), self.norms.to(device), units)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +81,31 @@ class Batch:
     y : Tensor
         ``[R]`` class indices.
     norms : Tensor or None
-        ``[R]`` norms of the features, where they are needed for clipping.
+        ``[R]`` norms of the features, where single examples are clipped.
+    units : Units or None
+        The rows' units, where their sums are clipped.
     """
 
     x: Sequence[Tensor]
     y: Tensor
     norms: Tensor | None
+    units: Units | None = None
 
     @classmethod
-    def of(cls, sites: Sequence[Examples], rows: Sequence[Tensor] | None, *, norms: bool) -> Batch:
+    def of(
+        cls, sites: Sequence[Examples], rows: Sequence[Tensor] | None, plan: PrivacyPlan | None
+    ) -> Batch:
         """Gather the sites' examples, or each site's chosen rows."""
-        lengths = torch.cat(_chosen([s.norms for s in sites], rows)) if norms else None
         y = torch.cat(_chosen([s.y for s in sites], rows))
-        return cls(_chosen([s.x for s in sites], rows), y, lengths)
+        x = _chosen([s.x for s in sites], rows)
+        if plan is None:
+            return cls(x, y, None)
+        if plan.example_clip is not None:
+            return cls(x, y, torch.cat(_chosen([s.norms for s in sites], rows)))
+        units = [units_of(site) for site in sites]
+        if rows is not None:
+            units = [unit.taking(at) for unit, at in zip(units, rows, strict=True)]
+        return cls(x, y, None, Units.joined(units))
 
     @property
     def sizes(self) -> list[int]:
@@ -119,20 +148,44 @@ def batches(
     sites: Sequence[Examples], task: TrainTask, plan: PrivacyPlan | None, streams: Sequence[Streams]
 ) -> Iterator[Batch]:
     """Draw and gather the batch of every step of a round."""
-    clipped = plan is not None
     if task.sampling == "full":
-        yield from repeat(Batch.of(sites, None, norms=clipped), task.steps)
+        yield from repeat(Batch.of(sites, None, plan), task.steps)
         return
-    drawn = [_rows(len(x), task, plan, s) for x, s in zip(sites, streams, strict=True)]
+    drawn = [_rows(x, task, plan, s) for x, s in zip(sites, streams, strict=True)]
     for rows in zip(*drawn, strict=True):
-        yield Batch.of(sites, rows, norms=clipped)
+        yield Batch.of(sites, rows, plan)
 
 
-def _rows(n: int, task: TrainTask, plan: PrivacyPlan | None, stream: Streams) -> list[Tensor]:
+def units_of(site: Examples) -> Units:
+    """Return a site's units.
+
+    Raises
+    ------
+    PrivacyError
+        Its data do not say what belongs together.
+    """
+    if site.units is None:
+        raise PrivacyError(
+            "The plan protects groups, and the data have no group for each example.",
+            next_step="Give the manifest a 'group' column, or set privacy.unit = 'example'.",
+            code="plan.no-groups",
+        )
+    return site.units
+
+
+def _rows(
+    site: Examples, task: TrainTask, plan: PrivacyPlan | None, stream: Streams
+) -> list[Tensor]:
     """Draw the row numbers of every step of one site."""
+    n = len(site)
     if task.sampling == "poisson":
         rate = plan.sampling_rate if plan else min(1.0, task.batch_size / max(n, 1))
-        drawn = stream.batches.random((task.steps, n)) < rate
+        if plan is not None and plan.unit == "group":
+            units = units_of(site)
+            in_batch = stream.batches.random((task.steps, units.count)) < rate
+            drawn = in_batch[:, units.of_row.cpu().numpy()]
+        else:
+            drawn = stream.batches.random((task.steps, n)) < rate
         return [torch.from_numpy(row.nonzero()[0]) for row in drawn]
     size = min(task.batch_size, n)
     per_epoch = max(n // size, 1) if n else 1

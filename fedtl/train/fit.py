@@ -9,7 +9,7 @@ the last bit: its matrix products are its own, and the rest works on single rows
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 import numpy as np
@@ -88,6 +88,8 @@ def fit(
         with one_thread(unless=all_threads):
             for part in group:
                 data = [site.to(heads.device) for site in sites[part]]
+                if plan is not None and plan.unit_cap:
+                    data = [site.at_most(plan.unit_cap) for site in data]
                 _fit_chunk(trained[part], data, task, plan, streams[part], round_)
     return trained
 
@@ -142,16 +144,35 @@ def _fit_chunk(
 def _mean_gradient(weights: Tensor, batch: Batch, plan: PrivacyPlan | None, out: Tensor) -> None:
     """Average each site's (clipped) gradients over its batch: ``[S, C, d]``."""
     share = _share(batch, plan)
-    for at, part in enumerate(batch.blocks()):
-        residuals = torch.softmax(_scores(weights, part.x), dim=-1)
-        residuals.scatter_(-1, part.y.unsqueeze(-1), -1.0, reduce="add")
-        if plan is not None and part.norms is not None:
-            clip_residuals(residuals, part.norms, plan.clip_norm)
+    for at, (residuals, part) in enumerate(_clipped_residuals(weights, batch, plan)):
         residuals.mul_(share)
         if at == 0:
             _outer(residuals, part.x, out)
         else:
             out.add_(_outer(residuals, part.x, torch.empty_like(out)))
+
+
+def _clipped_residuals(
+    weights: Tensor, batch: Batch, plan: PrivacyPlan | None
+) -> Iterator[tuple[Tensor, Batch]]:
+    """Yield p - y of every block, scaled so that each example's or unit's gradient is bounded."""
+    if plan is not None and batch.units is not None:
+        blocks = list(batch.blocks())
+        whole = torch.cat([_residuals(weights, part) for part in blocks])
+        batch.units.clip(whole, plan.clip_norm)
+        parts = torch.split(whole, [len(part.y) for part in blocks])
+        yield from zip(parts, blocks, strict=True)
+        return
+    for part in batch.blocks():
+        residuals = _residuals(weights, part)
+        if plan is not None and plan.example_clip is not None and part.norms is not None:
+            clip_residuals(residuals, part.norms, plan.example_clip)
+        yield residuals, part
+
+
+def _residuals(weights: Tensor, part: Batch) -> Tensor:
+    residuals = torch.softmax(_scores(weights, part.x), dim=-1)
+    return residuals.scatter_(-1, part.y.unsqueeze(-1), -1.0, reduce="add")
 
 
 def _share(batch: Batch, plan: PrivacyPlan | None) -> Tensor | float:

@@ -10,6 +10,7 @@ import torch
 from fedtl.errors import RecipeError
 from fedtl.privacy.opacus_fit import fit_mlp
 from fedtl.privacy.plan import PrivacyPlan
+from fedtl.train.batches import units_of
 from fedtl.train.fit import Examples, check_sampling
 from fedtl.train.streams import Streams
 from fedtl.train.task import TrainTask
@@ -43,7 +44,10 @@ def fit_mlp_head(
         The task asks for what only linear heads have: Adam, averaging or shuffled batches.
     """
     check_sampling(task, plan)
-    _check_supported(task)
+    _check_supported(task, plan)
+    if plan is not None and plan.unit_cap:
+        units_of(examples)
+        examples = examples.at_most(plan.unit_cap)
     with one_thread(unless=examples.x.numel() > LARGE):
         trained = fit_mlp(
             {name: torch.from_numpy(np.array(values, np.float32)) for name, values in head.items()},
@@ -51,8 +55,8 @@ def fit_mlp_head(
             examples.y,
             steps=task.steps,
             sampling_rate=_rate(task, plan, len(examples)),
-            clip_norm=plan.clip_norm if plan else None,
-            noise_multiplier=plan.noise_multiplier if plan else None,
+            clip_norm=plan.example_clip if plan else None,
+            noise_multiplier=plan.noise_multiplier * max(plan.unit_cap, 1) if plan else None,
             expected_batch=plan.sampling_rate * plan.public_size if plan else 1.0,
             lr=partial(task.lr_at, round_),
             batches=streams.batches,
@@ -70,7 +74,14 @@ def _rate(task: TrainTask, plan: PrivacyPlan | None, size: int) -> float:
     return 1.0 if task.sampling == "full" else min(1.0, task.batch_size / max(size, 1))
 
 
-def _check_supported(task: TrainTask) -> None:
+def _check_supported(task: TrainTask, plan: PrivacyPlan | None) -> None:
+    if plan is not None and plan.unit == "group" and (not plan.unit_cap or plan.sampling_rate < 1):
+        raise RecipeError(
+            "An MLP head is clipped example by example, in full batches where groups are private.",
+            next_step="Set privacy.unit_cap to the most examples of a group that may be used, and "
+            "train.sampling = 'full'; or train a linear head.",
+            code="task.unsupported",
+        )
     for name, asked in (
         ("optimizer = 'adam'", task.optimizer == "adam"),
         (f"averaging = {task.averaging}", bool(task.averaging)),

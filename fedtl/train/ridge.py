@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fedtl.errors import PrivacyError
 from fedtl.privacy.plan import PrivacyPlan
+from fedtl.train.batches import units_of
 from fedtl.train.fit import Examples
 from fedtl.train.streams import Streams
 
@@ -36,6 +37,8 @@ def statistics(
     examples : Examples
         ``n`` examples with ``d`` features.
     plan : PrivacyPlan, optional
+        With unit ``group``, every example of a group of m counts 1 / m, so that a group moves the
+        sums no further than one example does.
         Rows are clipped to ``plan.clip_norm`` R. Adding or removing one example moves (G / R², B /
         R) by at most sqrt(2), so both get Gaussian noise of ``noise_multiplier * sqrt(2)`` in these
         units as one joint release; G's noise is symmetric.
@@ -49,18 +52,28 @@ def statistics(
     d = examples.x.shape[1]
     gram = torch.zeros(d, d, dtype=torch.float64)
     moment = torch.zeros(d, classes, dtype=torch.float64)
-    blocks = (torch.split(t, 4096) for t in (examples.x, examples.y, examples.norms))
-    for x, y, norms in zip(*blocks, strict=True):
+    shares = _shares(examples, plan)
+    blocks = (torch.split(t, 4096) for t in (examples.x, examples.y, examples.norms, shares))
+    for x, y, norms, share in zip(*blocks, strict=True):
         rows = x.double()
         if plan is not None:
             rows = rows * (plan.clip_norm / norms.double().clamp(min=plan.clip_norm))[:, None]
-        gram.addmm_(rows.T, rows)
-        moment.index_add_(1, y, rows.T)
+        counted = rows * share[:, None]
+        gram.addmm_(rows.T, counted)
+        moment.index_add_(1, y, counted.T)
     upper = torch.triu_indices(d, d)
     out = {"gram": gram[upper[0], upper[1]].numpy(), "moment": moment.numpy()}
     if plan is not None:
         _add_noise(out, plan, streams, diagonal=(upper[0] == upper[1]).numpy())
     return out
+
+
+def _shares(examples: Examples, plan: PrivacyPlan | None) -> torch.Tensor:
+    """Return what each row counts, ``[n]``."""
+    if plan is None or plan.unit == "example":
+        return torch.ones(len(examples), dtype=torch.float64)
+    units = units_of(examples)
+    return (1 / units.sizes.double())[units.of_row]
 
 
 def _add_noise(

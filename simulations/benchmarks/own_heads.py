@@ -60,7 +60,8 @@ def rows_loader(x: np.ndarray, y: np.ndarray) -> Callable[[], tuple[Examples, Ex
         from fedtl.train.fit import Examples
 
         tensors = torch.from_numpy(x), torch.from_numpy(y)
-        return Examples.of(*tensors), Examples.of(*(t[:0] for t in tensors))
+        empty = tensors[0][:0], tensors[1][:0]
+        return Examples.of(*tensors), Examples.of(*empty)
 
     return load
 
