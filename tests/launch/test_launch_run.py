@@ -12,7 +12,7 @@ import pytest
 import torch
 from small import recipe, run
 
-from fedtl.errors import CacheError, RecipeError
+from fedtl.errors import CacheError, PrivacyError, RecipeError
 from fedtl.launch.federation import FEATURE_NORM, build, plan_of, task_of
 from fedtl.launch.history import Entry, releases_of
 from fedtl.launch.simulate import new_folder, recipe_of
@@ -225,3 +225,26 @@ def test_reports_say_that_a_simulation_guarantees_nothing(tmp_path: Path) -> Non
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["guarantee"].startswith("No guarantee")
     assert "(8, 1e-05)-DP per example at each site" in report["plan"]
+
+
+def test_patients_are_protected_as_a_whole_where_the_recipe_says_so(tmp_path: Path) -> None:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = (digits.images[:160] * 15).astype(np.uint8)
+    patients = np.array([f"patient-{at // 4}" for at in range(160)])
+    np.savez(tmp_path / "ward.npz", x=images, y=digits.target[:160], group=patients)
+    changes = {"data__source": str(tmp_path / "ward.npz"), "data__limit": 0}
+    chosen = recipe(**changes, privacy__unit="group", partition__kind="group")
+    result = run(tmp_path / "run", chosen).result
+    assert "per group" in result.plan
+    sizes = [site.train for site in result.sites]
+    federation = build(chosen)
+    plan = federation.plan()
+    assert plan is not None
+    assert plan.public_size < np.mean(sizes) / 2
+    without = recipe(**changes, partition__kind="group")
+    other = run(tmp_path / "examples", without)
+    assert "per example" in other.result.plan
+    with pytest.raises(PrivacyError, match="has no groups"):
+        run(tmp_path / "digits", recipe(privacy__unit="group"))
