@@ -68,7 +68,9 @@ def test_after_ctrl_c_resume_gives_the_head_of_an_uninterrupted_run(shell: Any, 
 
 def test_a_job_ended_before_its_first_round_is_resumed(shell: Any, finished: Any):
     run = shell.cwd / "early"
-    process = shell.start("simulate", *SMALL, *ALONE, "--out", str(run))
+    # features of a size that nobody has asked for yet take seconds
+    fresh = ("--set", "data.limit=400", "--set", "backbone.image_size=96")
+    process = shell.start("simulate", *SMALL, *fresh, *ALONE, "--out", str(run))
     _wait(process, (run / "recipe.toml").is_file)
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
