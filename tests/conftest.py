@@ -16,6 +16,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+import flwr.serverapp  # noqa: F401  it sets an environment variable when it is first imported
 import pytest
 from hypothesis import HealthCheck, settings
 

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from fedtl.cli.progress import progress
-from fedtl.cli.screen import clean_line, err, out, print_json, stoppable, warnings_shown
+from fedtl.cli.screen import clean_line, err, leave_now, out, print_json, stoppable, warnings_shown
 from fedtl.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -76,9 +76,9 @@ def extract(
                 precision=precision,
                 progress=partial(reached, "features"),
             )
-    except KeyboardInterrupt as error:
+    except KeyboardInterrupt:
         console.print("Stopped. What was made is kept; the same command goes on from there.")
-        raise typer.Exit(130) from error
+        leave_now()
     _print_made(made, as_json=as_json)
 
 

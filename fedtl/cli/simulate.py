@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +11,7 @@ import typer
 
 from fedtl.cli.flags import Flags
 from fedtl.cli.progress import Reached, progress
-from fedtl.cli.screen import err, out, print_json, stoppable, warnings_shown
+from fedtl.cli.screen import err, leave_now, out, print_json, stoppable, warnings_shown
 from fedtl.errors import FedtlError, RecipeError
 
 if TYPE_CHECKING:
@@ -28,7 +26,6 @@ EXAMPLES = (
     "fedtl simulate --strategy my_strategy.py:Mine --epsilon none --dry-run\n\n"
     "fedtl simulate --resume runs/digits-20260101-120000"
 )
-_INTERRUPTED = 130
 
 
 def simulate(
@@ -170,11 +167,9 @@ def _run(recipe: Recipe, folder: Path, *, fresh: bool, quiet: bool) -> Finished:
         ):
             check_start(recipe)
             return launch(recipe, folder, progress=reached)
-    except KeyboardInterrupt as error:
+    except KeyboardInterrupt:
         console.print(_kept(folder, reached), style="yellow", markup=False, soft_wrap=True)
-        if recipe.transport.via == "ray":
-            _leave_now()
-        raise typer.Exit(_INTERRUPTED) from error
+        leave_now()
     except FedtlError:
         if fresh:
             _sweep(folder)
@@ -190,17 +185,6 @@ def _kept(folder: Path, reached: Reached | None) -> str:
     what = f"{state} and the features are" if done else f"{state}; the features made so far are"
     command = f"fedtl simulate --resume {shlex.quote(str(folder))}"
     return f"Stopped {what} kept. Go on with: {command}"
-
-
-def _leave_now() -> None:
-    """End the process without waiting for its threads; what it wrote is whole on disk.
-
-    Flower's simulation runs the server in a thread that is no daemon, and after an interrupt that
-    thread waits without end for replies of workers that are gone.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(_INTERRUPTED)
 
 
 def _sweep(folder: Path) -> None:
