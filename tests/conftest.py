@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 # before anything imports torch or Flower; child processes inherit them
@@ -76,9 +77,10 @@ def _children() -> set[int]:
     """Return the ids of living child processes; empty where the system does not tell."""
     found: set[int] = set()
     for task in Path("/proc/self/task").glob("*/children"):
-        for pid in task.read_text().split():
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-            found |= {int(pid)} if state != "Z" else set()
+        with suppress(FileNotFoundError, ProcessLookupError):  # threads and children may just end
+            for pid in task.read_text().split():
+                state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+                found |= {int(pid)} if state != "Z" else set()
     return found
 
 

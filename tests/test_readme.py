@@ -58,7 +58,8 @@ def test_a_command_of_a_readme_works(command: str, workplace: Path) -> None:
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "FLWR_HOME": str(workplace / "flwr-home"),
+        # beside the app: Flower packs what it finds in the app's folder
+        "FLWR_HOME": str(workplace.with_name(f"{workplace.name}-flwr-home")),
         "FLWR_TELEMETRY_ENABLED": "0",
     }
     cwd = workplace
