@@ -19,7 +19,7 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 import pytest
 from hypothesis import HealthCheck, settings
 
-pytest.register_assert_rewrite("grid_law", "toys", "replies", "slow")
+pytest.register_assert_rewrite("grid_law", "toys", "replies", "slow", "planted")
 
 settings.register_profile(
     "fedtl",

@@ -7,9 +7,9 @@ false) positives, the Pareto thresholds. Three bounds, from the most careful to 
 
 ============== ==================================================================================
 one_run        any (epsilon, delta)-DP mechanism, one training run, dependent canaries
-               (Steinke, Nasr & Jagielski 2023, arXiv:2305.08846, theorem 5.2)
+               (Steinke, Nasr & Jagielski 2023, arXiv:2305.08846)
 one_run_curve  the same, against the trade-off curve of the Gaussian mechanism that costs
-               (epsilon, delta) (Mahloujifar, Melis & Chaudhuri 2024, arXiv:2410.22235, alg. 3)
+               (epsilon, delta) (Mahloujifar, Melis & Chaudhuri 2024, arXiv:2410.22235)
 independent    Gaussian curve, canaries with independent noise: Clopper and Pearson's limits of
                both error rates, turned into mu (Nasr et al. 2023, arXiv:2302.07956)
 ============== ==================================================================================
@@ -98,7 +98,7 @@ def _hull(points: NDArray[np.float64]) -> NDArray[np.int64]:
 def p_value(canaries: int, guessed: int, correct: int, epsilon: float, delta: float) -> float:
     """Return how likely so many correct guesses are under (epsilon, delta)-DP, at most.
 
-    Steinke et al. 2023, theorem 5.2, with guesses of "in" only.
+    Steinke et al. 2023, with guesses of "in" only.
 
     Parameters
     ----------
@@ -178,7 +178,7 @@ def _mu(epsilon: float, delta: float) -> float:
 def _curve_refuted(
     canaries: int, guessed: int, correct: int, *, mu: float, significance: float
 ) -> bool:
-    """Whether so many right guesses are unlikely under mu-GDP (Mahloujifar et al., alg. 3)."""
+    """Whether so many right guesses are unlikely under mu-GDP (Mahloujifar et al. 2024)."""
     right = significance * correct / canaries
     wrong = significance * (guessed - correct) / canaries
     for i in range(correct - 1, -1, -1):

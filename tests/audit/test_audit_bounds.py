@@ -66,7 +66,7 @@ def test_without_the_correction_over_thresholds_the_bound_would_be_inflated() ->
     found = [
         one_run_at(counted.canaries, int(h + m), int(h), delta=1e-6)
         for h, m in zip(counted.hits, counted.misses, strict=True)
-        if h
+        if 0 < h + m < 1000
     ]
     assert round(max(found), 2) == 2.39  # the valid one is 1.133
 
