@@ -189,8 +189,8 @@ def judge(scores: Matrix, members: Members) -> Attack:
     hits, alarms = np.cumsum(truth[order])[ends], np.cumsum(~truth[order])[ends]
     tpr = np.append(0.0, hits / max(int(truth.sum()), 1))
     fpr = np.append(0.0, alarms / max(int((~truth).sum()), 1))
-    found = [float(tpr[fpr <= level].max()) for level in (0.001, 0.01)]
-    return Attack(float(np.trapezoid(tpr, fpr)), *found, fpr, tpr)
+    at_01, at_1 = (float(tpr[fpr <= level].max()) for level in (0.001, 0.01))
+    return Attack(float(np.trapezoid(tpr, fpr)), at_01, at_1, fpr, tpr)
 
 
 def most_tpr(fpr: float, *, epsilon: float, delta: float) -> float:
