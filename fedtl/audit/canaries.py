@@ -20,9 +20,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.fft import idct
 from torch import Tensor
 
-from fedtl.audit.bounds import guesses, independent, one_run, one_run_curve
+from fedtl.audit.certify import Found, Scores
 from fedtl.errors import PrivacyError
 from fedtl.privacy.plan import PrivacyPlan
 from fedtl.rng import stream
@@ -38,8 +39,6 @@ _STEP = 0.01
 """Change of a canary's logits in one step of a round: next to none."""
 _RECORD_NORM = 1.01**0.5
 """Length of a real record: unit features and a bias feature of 0.1."""
-
-Scores = NDArray[np.float64]
 
 
 def silent(phase: str, done: int, total: int) -> None:
@@ -76,8 +75,8 @@ class Canaries:
                 next_step=f"Plant {LEAST_CANARIES} to {MOST_CANARIES:,}; 2,000 certify well.",
             )
         rng = stream(seed, "canaries")
-        blocks = [rng.standard_normal((width, min(width, m - at))) for at in range(0, m, width)]
-        x = np.concatenate([np.linalg.qr(block)[0].T for block in blocks]).astype(np.float32) * norm
+        blocks = [_orthogonal(min(width, m - at), width, rng) for at in range(0, m, width)]
+        x = np.concatenate(blocks) * np.float32(norm)
         y = rng.integers(0, classes, m)
         return cls(Examples.of(torch.from_numpy(x), torch.from_numpy(y)), rng.random(m) < 0.5)
 
@@ -88,64 +87,12 @@ class Canaries:
         return Examples.of(torch.cat([real.x, x]), torch.cat([real.y, y]))
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What an auditor makes of the releases.
-
-    Attributes
-    ----------
-    included : ndarray of bool
-        ``[m]``, the truth.
-    scores : tuple of ndarray
-        For each way of looking, ``[m]``: about 1 for a canary that was in, 0 for one that was not,
-        plus noise.
-    """
-
-    included: NDArray[np.bool_]
-    scores: tuple[Scores, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Certified:
-    """Lower bounds on epsilon; see :mod:`fedtl.audit.bounds`.
-
-    Attributes
-    ----------
-    one_run : float
-        Holds for any mechanism.
-    one_run_curve, independent : float or None
-        Hold for a full-batch Gaussian mechanism; None where the plan promises another one.
-    """
-
-    one_run: float
-    one_run_curve: float | None
-    independent: float | None
-
-    @property
-    def highest(self) -> float:
-        """The highest of the bounds."""
-        return max(self.one_run, self.one_run_curve or 0.0, self.independent or 0.0)
-
-
-def certify(
-    found: Found, *, delta: float, gaussian: bool = True, significance: float = 0.05
-) -> Certified:
-    """Turn scores into lower bounds; the significance is shared out to the ways of looking.
-
-    Parameters
-    ----------
-    gaussian : bool
-        Whether every release is a full-batch Gaussian one, as the last two bounds suppose.
-    """
-    level = significance / len(found.scores)
-    counted = [guesses(s[found.included], s[~found.included]) for s in found.scores]
-    return Certified(
-        max(one_run(c, delta=delta, significance=level) for c in counted),
-        max(one_run_curve(c, delta=delta, significance=level) for c in counted)
-        if gaussian
-        else None,
-        max(independent(c, delta=delta, significance=level) for c in counted) if gaussian else None,
-    )
+def _orthogonal(rows: int, width: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Return random orthonormal rows: some of a cosine transform, with columns of random signs."""
+    waves = np.zeros((rows, width), np.float32)
+    waves[np.arange(rows), rng.permutation(width)[:rows]] = 1
+    signs = rng.choice(np.array([-1, 1], np.float32), width)
+    return np.asarray(idct(waves, axis=1, norm="ortho") * signs, np.float32)
 
 
 def gradient_canaries(
@@ -270,11 +217,8 @@ def statistics_canaries(
 ) -> Found:
     """Look for canaries in one release of sufficient statistics.
 
-    Returns
-    -------
-    Found
-        Two ways of looking: Gram matrix and class sums together, and a class's sum against those of
-        the other classes, in which noise that classes share cancels.
+    Looks in two ways: at Gram matrix and class sums together, and at a class's sum against those of
+    the other classes, in which noise that classes share cancels.
     """
     radius = plan.clip_norm if plan else _RECORD_NORM
     norm = _EXCESS * radius if plan else radius

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
-from fedtl.audit.canaries import Certified
+from fedtl.audit.certify import Certified
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from fedtl import __version__
-from fedtl.audit.canaries import certify, gradient_canaries, statistics_canaries
+from fedtl.audit.canaries import gradient_canaries, statistics_canaries
+from fedtl.audit.certify import certify
 from fedtl.audit.inversion import Inverted, invert_updates
 from fedtl.audit.lira import attack, train_shadows
 from fedtl.audit.result import AuditResult, Inversion, Membership
@@ -28,7 +29,7 @@ _CURVE_POINTS = 200
 def audit(
     recipe: Recipe,
     *,
-    canaries: int = 2000,
+    canaries: int = 4000,
     shadows: int = 256,
     seed: int = 0,
     progress: Progress = silent,

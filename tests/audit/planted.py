@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from toys import toy_examples
 
-from fedtl.audit.canaries import Certified, certify, gradient_canaries, statistics_canaries
+from fedtl.audit.canaries import gradient_canaries, statistics_canaries
+from fedtl.audit.certify import Certified, certify
 from fedtl.privacy.plan import PrivacyPlan, plan_for
 from fedtl.rng import key_of
 from fedtl.train import batches, fit, streams

@@ -12,11 +12,11 @@ from planted import CLASSES, DELTA, EPSILON, REAL, ROUNDS, STEPS, WIDTH, Fault
 
 from fedtl.audit.canaries import (
     Canaries,
-    certify,
     gradient_canaries,
     gradient_residuals,
     statistics_canaries,
 )
+from fedtl.audit.certify import certify
 from fedtl.errors import PrivacyError
 from fedtl.train.fit import fit
 from fedtl.train.streams import SeededStreams, SystemStreams
