@@ -67,7 +67,7 @@ def guesses(inside: ArrayLike, outside: ArrayLike) -> Guesses:
     Examples
     --------
     >>> guesses([1, 3], [0, 2]).hits.tolist()
-    [0, 1, 2]
+    [0, 1, 2, 2]
     """
     own = [np.sort(np.asarray(scores, np.float64).ravel()) for scores in (inside, outside)]
     for name, scores in zip(("inside", "outside"), own, strict=True):
@@ -156,7 +156,7 @@ def one_run_curve(counted: Guesses, *, delta: float, significance: float = 0.05)
 
     def at(guessed: int, correct: int, level: float, least: float) -> float:
         def refuted(epsilon: float) -> bool:
-            mu = _mu(epsilon, delta)
+            mu = mu_of(epsilon, delta)
             return _curve_refuted(counted.canaries, guessed, correct, mu=mu, significance=level)
 
         return _largest(refuted, least)
@@ -164,7 +164,7 @@ def one_run_curve(counted: Guesses, *, delta: float, significance: float = 0.05)
     return _best(counted, significance, at)
 
 
-def _mu(epsilon: float, delta: float) -> float:
+def mu_of(epsilon: float, delta: float) -> float:
     """Return the mu of the Gaussian that costs exactly (epsilon, delta)."""
     low, high = 0.0, 1.0
     while gaussian_delta(high, epsilon) < delta:

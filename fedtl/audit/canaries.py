@@ -173,10 +173,10 @@ class _Look:
     def at(self, head: Tensor, released: Tensor) -> None:
         """Take in one round: the head ``[C, d]`` and the mean of the sums released under it."""
         residuals = gradient_residuals(head, self._made.examples, self._clip)
-        expected = gradient_residuals(head, self._real, self._clip).T @ self._real.x.double()
-        expected += residuals.T @ self._x / 2
+        known = gradient_residuals(head, self._real, self._clip).T @ self._real.x.double()
+        surprise = released / self._rate - residuals.T @ self._x / 2
         self._residuals.append(residuals)
-        self._surprises.append(released / self._rate - expected)
+        self._surprises.append(_without(surprise, known))
 
     def scores(self) -> tuple[Scores, ...]:
         """Return the sum over rounds and, from two rounds on, the differences between them."""
@@ -192,6 +192,11 @@ class _Look:
         along = (residuals * torch.einsum("md,tcd->mtc", self._x, surprises)).sum((1, 2))
         own = residuals.square().sum((1, 2)) * self._x.square().sum(1)
         return np.asarray((along / own.clamp(min=1e-30) + 0.5).numpy())
+
+
+def _without(total: Tensor, known: Tensor) -> Tensor:
+    """Take what is known out of a sum, however often it was counted in."""
+    return total - (total * known).sum() / known.square().sum().clamp(min=1e-30) * known
 
 
 def gradient_residuals(head: Tensor, examples: Examples, clip_norm: float | None) -> Tensor:
@@ -231,10 +236,11 @@ def statistics_canaries(
     known = real.x.double()
     if plan is not None:
         known = known * (radius / known.norm(dim=1, keepdim=True).clamp(min=radius))
-    one_hot = torch.nn.functional.one_hot
-    for rows, labels, share in ((known, real.y, 1.0), (x, made.examples.y, 0.5)):
-        gram -= share * (rows.T @ rows)
-        moment -= share * (rows.T @ one_hot(labels, classes).double())
+    labels, known_labels = (
+        torch.nn.functional.one_hot(y, classes).double() for y in (made.examples.y, real.y)
+    )
+    gram = _without(gram - x.T @ x / 2, known.T @ known)
+    moment = _without(moment - x.T @ labels / 2, known.T @ known_labels)
     x /= radius
     squares, sums = ((x @ (gram / radius**2)) * x).sum(1), x @ (moment / radius)
     own = sums[torch.arange(len(x)), made.examples.y]

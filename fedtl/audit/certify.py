@@ -7,7 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedtl.audit.bounds import guesses, independent, one_run, one_run_curve
+from fedtl.audit.bounds import guesses, independent, mu_of, one_run, one_run_curve
+from fedtl.privacy.accountant import accountant_of
+from fedtl.privacy.gaussian import gaussian_delta
+from fedtl.privacy.plan import PrivacyPlan
 
 Scores = NDArray[np.float64]
 
@@ -37,7 +40,7 @@ class Certified:
     one_run : float
         Holds for any mechanism.
     one_run_curve, independent : float or None
-        Hold for a full-batch Gaussian mechanism; None where the plan promises another one.
+        Hold for a mechanism no worse than a Gaussian one; None where that is not claimed.
     """
 
     one_run: float
@@ -58,7 +61,8 @@ def certify(
     Parameters
     ----------
     gaussian : bool
-        Whether every release is a full-batch Gaussian one, as the last two bounds suppose.
+        Whether the mechanism is claimed to be no worse than a Gaussian one; the last two bounds
+        suppose so. See :func:`below_gaussian`.
     """
     level = significance / len(found.scores)
     counted = [guesses(s[found.included], s[~found.included]) for s in found.scores]
@@ -69,3 +73,18 @@ def certify(
         else None,
         max(independent(c, delta=delta, significance=level) for c in counted) if gaussian else None,
     )
+
+
+def below_gaussian(plan: PrivacyPlan) -> bool:
+    """Whether a plan claims at most the deltas of the Gaussian of equal cost, up to its epsilon.
+
+    Full batches are that Gaussian. Sampled ones stay below it as far as canaries can see, which is
+    checked with the plan's own accountant at a few points; beyond its epsilon, where only deltas
+    smaller than the plan's are left, they need not.
+    """
+    if plan.sampling_rate == 1:
+        return True
+    spent = plan.epsilon_after(plan.releases)
+    mu, accountant = mu_of(spent, plan.delta), accountant_of("auto")
+    points = [spent * share for share in (0.0, 0.25, 0.5, 0.75, 0.9)]
+    return all(accountant.delta(plan.event(), e) <= gaussian_delta(mu, e) for e in points)

@@ -10,7 +10,7 @@ import torch
 
 from fedtl import __version__
 from fedtl.audit.canaries import gradient_canaries, statistics_canaries
-from fedtl.audit.certify import certify
+from fedtl.audit.certify import below_gaussian, certify
 from fedtl.audit.inversion import Inverted, invert_updates
 from fedtl.audit.lira import attack, train_shadows
 from fedtl.audit.result import AuditResult, Inversion, Membership
@@ -77,7 +77,7 @@ def audit(
             site.examples[0], classes, plan=plan, canaries=canaries, seed=seed
         )
     delta = plan.delta if plan else recipe.privacy.delta
-    gaussian = plan is None or plan.sampling_rate == 1
+    gaussian = plan is None or below_gaussian(plan)
     certified = certify(found, delta=delta, gaussian=gaussian, significance=SIGNIFICANCE)
     clock.append(time.perf_counter())
     membership = (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fedtl.audit.lira import most_tpr
 from fedtl.audit.result import AuditResult, Membership
 from fedtl.report import canvas
-from fedtl.report.canvas import BLUE, GREY, ORANGE, RED, Plot
+from fedtl.report.canvas import BLUE, GREY, INK, ORANGE, RED, Plot
 from fedtl.report.words import at_least, percent, privacy
 
 if TYPE_CHECKING:
@@ -56,7 +56,16 @@ def _draw_bounds(
     over = [claim is not None and value > claim for value in values]
     axes.barh(range(len(values)), values, height=0.55, color=[RED if o else BLUE for o in over])
     for at, value in enumerate(values):
-        axes.annotate(at_least(value), (value, at), (4, 0), textcoords="offset points", va="center")
+        inside = value > 0.4 * max(*values, claim or 0.0)
+        axes.annotate(
+            at_least(value),
+            (value, at),
+            (-5 if inside else 5, 0),
+            textcoords="offset points",
+            ha="right" if inside else "left",
+            va="center",
+            color="white" if inside else INK,
+        )
     if claim is not None:
         axes.axvline(claim, color=RED, ls="--", lw=1.6, label=f"claimed: {privacy(claim)}")
         canvas.legend_above(axes)
@@ -85,7 +94,9 @@ def plot_membership(result: AuditResult) -> Plot | None:
 def _draw_membership(
     figure: Figure, *, found: Membership, epsilon: float | None, delta: float
 ) -> None:
-    axes = canvas.axes_at(figure, top=0.35)
+    from matplotlib.ticker import NullLocator
+
+    axes = canvas.axes_at(figure, left=0.85, right=0.3, top=0.35)
     rates = [10 ** (-4 + step / 25) for step in range(101)]
     if epsilon is not None:
         limit = [most_tpr(rate, epsilon=epsilon, delta=delta) for rate in rates]
@@ -97,6 +108,10 @@ def _draw_membership(
     axes.set_yscale("log")
     axes.set_xlim(_LEAST_RATE, 1)
     axes.set_ylim(_LEAST_RATE, 1.1)
+    ticks = [10.0**power for power in range(-4, 1)]
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_ticks(ticks, [f"{100 * tick:g} %" for tick in ticks])
+        axis.set_minor_locator(NullLocator())
     axes.set_xlabel("false alarms")
     axes.set_ylabel("members found")
     canvas.legend_above(axes)

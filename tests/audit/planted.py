@@ -44,7 +44,7 @@ def audit_gradients(*, seed: int = 0, canaries: int = 1200, poisson: bool = Fals
     found = gradient_canaries(
         REAL, CLASSES, task=task, plan=plan(poisson=poisson), canaries=canaries, seed=seed
     )
-    return certify(found, delta=DELTA, gaussian=not poisson)
+    return certify(found, delta=DELTA)
 
 
 def audit_statistics(*, seed: int = 0, canaries: int = 1200) -> Certified:

@@ -16,7 +16,7 @@ from fedtl.audit.canaries import (
     gradient_residuals,
     statistics_canaries,
 )
-from fedtl.audit.certify import certify
+from fedtl.audit.certify import below_gaussian, certify
 from fedtl.errors import PrivacyError
 from fedtl.train.fit import fit
 from fedtl.train.streams import SeededStreams, SystemStreams
@@ -51,11 +51,14 @@ def test_noise_of_the_operating_system_keeps_the_promise_too() -> None:
     assert certify(found, delta=DELTA, significance=1e-4).highest <= EPSILON
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_sampled_batches_keep_the_promise(seed: int) -> None:
-    certified = planted.audit_gradients(seed=seed, poisson=True)
-    assert 0 < certified.one_run <= EPSILON
-    assert certified.independent is None
+def test_sampled_batches_keep_the_promise_and_weak_noise_breaks_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert below_gaussian(planted.plan(poisson=True))
+    certified = planted.audit_gradients(poisson=True)
+    assert 0.1 * EPSILON < certified.highest <= EPSILON
+    planted.noise_off_by_ten(monkeypatch)
+    assert planted.audit_gradients(poisson=True).highest > EPSILON
 
 
 @pytest.mark.parametrize(
