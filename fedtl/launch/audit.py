@@ -145,10 +145,17 @@ def _membership(
 
 
 def _some(parts: list[Examples], n: int, seed: int) -> Examples:
-    """Draw at most ``n`` of several sites' examples."""
-    x, y = torch.cat([part.x for part in parts]), torch.cat([part.y for part in parts])
-    rows = torch.from_numpy(np.sort(stream(seed, "audit pool").permutation(len(y))[:n]))
-    return Examples.of(x[rows], y[rows])
+    """Draw at most ``n`` of several sites' examples; the features stay mapped until then."""
+    ends = np.cumsum([len(part) for part in parts])
+    drawn = np.sort(stream(seed, "audit pool").permutation(int(ends[-1]))[:n])
+    by_site = np.split(drawn, np.searchsorted(drawn, ends[:-1]))
+    rows = [
+        torch.from_numpy(own - end + len(part))
+        for part, end, own in zip(parts, ends, by_site, strict=True)
+    ]
+    x = [part.x[own] for part, own in zip(parts, rows, strict=True)]
+    y = [part.y[own] for part, own in zip(parts, rows, strict=True)]
+    return Examples.of(torch.cat(x), torch.cat(y))
 
 
 def _inversion(real: Examples, classes: int, plan: PrivacyPlan | None, seed: int) -> Inversion:
