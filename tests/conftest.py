@@ -21,7 +21,7 @@ import flwr.serverapp  # noqa: F401  it sets an environment variable when it is 
 import pytest
 from hypothesis import HealthCheck, settings
 
-pytest.register_assert_rewrite("grid_law", "toys", "replies", "slow")
+pytest.register_assert_rewrite("grid_law", "toys", "replies", "slow", "planted")
 
 settings.register_profile(
     "fedtl",

@@ -19,7 +19,7 @@ LAYERS = {
     "types": 0, "recipe": 0, "rng": 0, "errors": 0, "home": 0,
     "backbone": 1, "data": 1, "privacy": 1,
     "privacy.opacus_fit": 2, "train": 2,
-    "wire": 3, "features": 3,
+    "wire": 3, "features": 3, "audit": 3,
     "site": 4, "strategies": 4, "report": 4, "modules": 4,
     "rounds": 5, "transport": 5,
     "apps": 6,

@@ -12,6 +12,8 @@ from typing import Annotated
 import typer
 
 from fedtl import __version__
+from fedtl.cli.audit import EXAMPLES as AUDIT_EXAMPLES
+from fedtl.cli.audit import audit
 from fedtl.cli.backbones import backbones
 from fedtl.cli.doctor import doctor
 from fedtl.cli.features import app as features
@@ -36,6 +38,7 @@ app = typer.Typer(
 app.command(epilog=EXAMPLES)(simulate)
 app.command()(report)
 app.command()(predict)
+app.command(epilog=AUDIT_EXAMPLES)(audit)
 app.add_typer(recipe)
 app.add_typer(features)
 app.command()(backbones)

@@ -93,6 +93,17 @@ def privacy(epsilon: float | None) -> str:
     return f"{math.ceil(round(100 * epsilon, 6)) / 100:.2f}"
 
 
+def at_least(epsilon: float) -> str:
+    """Return a lower bound on epsilon, never rounded up.
+
+    Examples
+    --------
+    >>> at_least(6.2789), at_least(0.0)
+    ('6.27', '0.00')
+    """
+    return f"{math.floor(100 * epsilon) / 100:.2f}"
+
+
 def clean(text: str) -> str:
     r"""Replace what a terminal or browser might obey: control, bidi and broken characters.
 

@@ -1,0 +1,1 @@
+"""Audits of the promise itself: canaries, membership inference, and inversion of updates."""
