@@ -92,5 +92,5 @@ def from_text(text: str) -> float:
     """
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is not UTC:
-        raise ValueError(text)
+        raise ValueError(f"{text!r} is not in UTC")
     return moment.timestamp()

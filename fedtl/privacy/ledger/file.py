@@ -168,11 +168,11 @@ def explained(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise unwritable(path, error) from error
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter from a damaged schema
         raise _explain(path, error) from error
 
 
-def _explain(path: Path, error: sqlite3.Error) -> FedtlError:
+def _explain(path: Path, error: Exception) -> FedtlError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return busy(path)

@@ -166,7 +166,8 @@ class Ledger:
                 self._check_budget(budget, dataset, event, entry)
             self._store.add_dataset(dataset)
             self._store.append(entry)
-        return Charged(self._store.memory.last or entry, after, repeated=False)
+        written = self._store.memory.paid(request, dataset.fingerprint, event)
+        return Charged(written or entry, after, repeated=False)
 
     def keep_reply(self, request: RequestKey, reply: bytes) -> bytes:
         """Store the reply to a request that was paid for; hand out what this returns, nothing else.

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from fedtl.errors import FedtlError, PrivacyError
+from fedtl.errors import CacheError, FedtlError, PrivacyError
 from fedtl.privacy.events import Event
 from fedtl.privacy.ledger.clock import Reading, agreed, from_text, to_text
 from fedtl.privacy.ledger.dataset import DataSet
@@ -77,9 +77,11 @@ class Store:
                     self._catch_up()
                     yield
             except FedtlError as error:
-                if self.version > VERSION:  # it may have meant something that is new
-                    raise newer(self.path, self.version) from error
-                raise
+                raise self._in_a_newer(error) from error
+
+    def _in_a_newer(self, error: FedtlError) -> FedtlError:
+        """Return an error, or for a later version's file the likely reason for it."""
+        return newer(self.path, self.version) if self.version > VERSION else error
 
     @contextmanager
     def _snapshot(self) -> Iterator[None]:
@@ -106,11 +108,15 @@ class Store:
                     if self._db.in_transaction:
                         self._db.execute("ROLLBACK")
                     raise
-                self._catch_up()
+                with self._snapshot():
+                    self._catch_up()
 
     def _read_salt(self) -> bytes:
-        with explained(self.path):
-            rows = self._db.execute("SELECT * FROM about").fetchall()
+        try:
+            with explained(self.path):
+                rows = self._db.execute("SELECT salt FROM about").fetchall()
+        except CacheError as error:
+            raise self._in_a_newer(error) from error
         if len(rows) != 1 or not isinstance(rows[0][0], bytes):
             raise damaged(self.path, "its salt is missing")
         salt: bytes = rows[0][0]
@@ -172,8 +178,8 @@ class Store:
             uptime=round(now.uptime, 3),
             clock=wrong,
             request=request,
-            dataset=dataset.fingerprint if dataset else "",
-            unit=dataset.unit if dataset else "",
+            dataset="" if dataset is None else dataset.fingerprint,
+            unit="" if dataset is None else dataset.unit,
             event=event,
             note=note,
         )
