@@ -60,6 +60,7 @@ class Ledger:
         read_only: bool = False,
         durable: bool = True,
         timeout: float = 10.0,
+        hold: bool = True,
         clock: Callable[[], Reading] = read_clock,
     ) -> Ledger:
         """Open a ledger; make it where there is none, unless ``read_only``.
@@ -70,6 +71,8 @@ class Ledger:
             False leaves the flushing to the system: for simulations, whose noise is nobody's.
         timeout : float
             Seconds to wait for another process that writes.
+        hold : bool
+            False lets go of the file after every use: a process has about a thousand to hold.
         clock : callable
             Reads the clocks.
 
@@ -81,7 +84,9 @@ class Ledger:
             With code ``ledger.broken``: an entry was changed. Found here unless ``read_only``,
             then by whatever looks at the entries.
         """
-        store = Store(path, read_only=read_only, durable=durable, timeout=timeout, clock=clock)
+        store = Store(
+            path, read_only=read_only, durable=durable, timeout=timeout, hold=hold, clock=clock
+        )
         if not read_only and store.version <= VERSION:
             try:
                 with store.reading():

@@ -35,10 +35,11 @@ class Store:
         read_only: bool,
         durable: bool,
         timeout: float,
+        hold: bool,
         clock: Callable[[], Reading],
     ) -> None:
         self.path = path
-        self.clock, self._read_only = clock, read_only
+        self.clock, self._read_only, self._hold = clock, read_only, hold
         self._lock = threading.RLock()
         self._held: sqlite3.Connection | None = None
         self._warned: set[str] = set()
@@ -78,6 +79,8 @@ class Store:
                     yield
             except FedtlError as error:
                 raise self._in_a_newer(error) from error
+            finally:
+                self._after_use()
 
     def _in_a_newer(self, error: FedtlError) -> FedtlError:
         """Return an error, or for a later version's file the likely reason for it."""
@@ -98,18 +101,30 @@ class Store:
         """Hold the file for one transaction: all of it is written, or nothing."""
         with self._lock:
             self._check_writable()
-            with explained(self.path):
-                self._db.execute("BEGIN IMMEDIATE")
-                try:
-                    self._catch_up()
-                    yield
-                    self._db.execute("COMMIT")
-                except BaseException:
-                    if self._db.in_transaction:
-                        self._db.execute("ROLLBACK")
-                    raise
-                with self._snapshot():
-                    self._catch_up()
+            try:
+                with explained(self.path):
+                    with self._transaction():
+                        yield
+                    with self._snapshot():
+                        self._catch_up()
+            finally:
+                self._after_use()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            self._catch_up()
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+    def _after_use(self) -> None:
+        if not self._hold:
+            self.close()
 
     def _read_salt(self) -> bytes:
         try:
