@@ -29,13 +29,15 @@ def ledger_file(run: Path, site: str) -> Path:
 
 
 def check_ledgers(run: Path, sites: Iterable[str]) -> None:
-    """Refuse to go on where a site that has spent privacy has lost its ledger.
+    """Refuse to go on where a site that has spent privacy has lost its ledger, or a bad one.
 
     Raises
     ------
-    CacheError
-        With code ``ledger.missing``.
+    CacheError, PrivacyError
+        With a code such as ``ledger.missing``, ``ledger.damaged`` or ``ledger.broken``.
     """
+    from fedtl.privacy.ledger import Ledger
+
     for site in sites:
         if not (file := ledger_file(run, site)).is_file():
             raise CacheError(
@@ -43,6 +45,8 @@ def check_ledgers(run: Path, sites: Iterable[str]) -> None:
                 next_step="Put it back, or start the run in a new folder.",
                 code="ledger.missing",
             )
+        with Ledger.open(file, read_only=True) as ledger:
+            ledger.verify()
 
 
 def ledgers_in(path: Path) -> dict[str, Path]:

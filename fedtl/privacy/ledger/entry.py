@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from fedtl.errors import PrivacyError
 from fedtl.privacy.events import ComposedEvent, Event, from_json, to_json
@@ -112,7 +112,7 @@ class Entry:
             "boot": self.boot,
             "uptime": self.uptime,
             "clock": self.clock,
-            "request": asdict(self.request),
+            "request": {name: getattr(self.request, name) for name in RequestKey.__slots__},
             "dataset": self.dataset,
             "unit": self.unit,
             "event": json.loads(to_json(self.event)),

@@ -45,7 +45,7 @@ def connect(
     """
     with explained(path):
         if make and not path.exists():
-            _make(path, timeout)
+            _make(path, durable=durable, timeout=timeout)
         if not path.is_file():
             raise CacheError(
                 f"There is no ledger '{path}'.",
@@ -109,13 +109,13 @@ def _expected() -> dict[str, str]:
 
 
 def _prepare(connection: sqlite3.Connection, *, durable: bool) -> None:
-    connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'OFF'}")
+    connection.execute("PRAGMA journal_mode = WAL")  # flushes, if it is to
     if durable:  # whoever copies the file alone should get all of it
         connection.execute("PRAGMA wal_autocheckpoint = 1")
 
 
-def _make(path: Path, timeout: float) -> None:
+def _make(path: Path, *, durable: bool, timeout: float) -> None:
     """Make an empty ledger under another name and rename it: never a half-made one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.parent / f".{path.name}.lock")
@@ -125,19 +125,20 @@ def _make(path: Path, timeout: float) -> None:
         raise busy(path) from error
     try:
         if not path.exists():
-            _write_new(path)
+            _write_new(path, durable=durable)
     finally:
         Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
 
 
-def _write_new(path: Path) -> None:
+def _write_new(path: Path, *, durable: bool) -> None:
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     os.close(handle)
     try:
         connection = sqlite3.connect(name, isolation_level=None)
         try:
             connection.executescript(
+                f"PRAGMA journal_mode = OFF; PRAGMA synchronous = {'FULL' if durable else 'OFF'};"
                 f"BEGIN; {_SCHEMA} INSERT INTO about VALUES (x'{secrets.token_hex(32)}');"
                 f"PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT;"
             )
@@ -146,11 +147,12 @@ def _write_new(path: Path) -> None:
         Path(name).replace(path)
     finally:
         Path(name).unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    if durable:
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the file's name must last too
+        finally:
+            os.close(folder)
 
 
 @contextmanager

@@ -20,11 +20,14 @@ class Memory:
         All of them, in order.
     by_dataset : dict of str to list of Entry
         Fingerprint to charges, in the order of first charges.
+    row : Row
+        The last entry as it is stored.
     """
 
     def __init__(self, salt: bytes) -> None:
         self.entries: list[Entry] = []
         self.by_dataset: dict[str, list[Entry]] = {}
+        self.row: Row = (0, "", "")
         self._genesis = genesis(salt)
         self._paid: dict[RequestKey, list[Entry]] = {}
         self._answered: dict[RequestKey, Entry] = {}
@@ -48,8 +51,10 @@ class Memory:
 
     def learn(self, rows: Iterable[Row]) -> None:
         """Take in the entries that follow, after checking that they continue the chain."""
-        for entry in walk(rows, self.number, self.hash):
+        kept = list(rows)
+        for row, entry in zip(kept, walk(kept, self.number, self.hash), strict=False):
             self.entries.append(entry)
+            self.row = row
             if entry.kind == CHARGE:
                 self._paid.setdefault(entry.request, []).append(entry)
                 self.by_dataset.setdefault(entry.dataset, []).append(entry)

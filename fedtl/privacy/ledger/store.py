@@ -15,7 +15,7 @@ from fedtl.errors import CacheError, FedtlError, PrivacyError
 from fedtl.privacy.events import Event
 from fedtl.privacy.ledger.clock import Reading, agreed, from_text, to_text
 from fedtl.privacy.ledger.dataset import DataSet
-from fedtl.privacy.ledger.entry import Entry, RequestKey, broken, hash_of
+from fedtl.privacy.ledger.entry import Entry, RequestKey, Row, broken, hash_of
 from fedtl.privacy.ledger.file import VERSION, connect, damaged, explained, newer
 from fedtl.privacy.ledger.memory import Memory
 
@@ -43,6 +43,7 @@ class Store:
         self._lock = threading.RLock()
         self._held: sqlite3.Connection | None = None
         self._warned: set[str] = set()
+        self._appended: list[Row] = []
         self._connect = partial(
             connect, path, read_only=read_only, durable=durable, timeout=timeout
         )
@@ -102,12 +103,11 @@ class Store:
         with self._lock:
             self._check_writable()
             try:
-                with explained(self.path):
-                    with self._transaction():
-                        yield
-                    with self._snapshot():
-                        self._catch_up()
+                with explained(self.path), self._transaction():
+                    yield
+                self.memory.learn(self._appended)
             finally:
+                self._appended = []
                 self._after_use()
 
     @contextmanager
@@ -154,7 +154,7 @@ class Store:
             "SELECT number, content, hash FROM entries WHERE number >= ? ORDER BY number",
             (self.memory.number,),
         ).fetchall()
-        if last is not None and (not rows or rows[0] != (last.number, last.content(), last.hash)):
+        if last is not None and (not rows or rows[0] != self.memory.row):
             raise broken(last.number, "it is not what was read before")
         self.memory.learn(rows[1:] if last is not None else rows)
         (most,) = self._db.execute(
@@ -210,7 +210,9 @@ class Store:
         """Write an entry, and the reply it stands for."""
         content = entry.content()
         own = hash_of(self.memory.hash, entry.number, content)
-        self._db.execute("INSERT INTO entries VALUES (?, ?, ?)", (entry.number, content, own))
+        row = entry.number, content, own
+        self._db.execute("INSERT INTO entries VALUES (?, ?, ?)", row)
+        self._appended.append(row)
         if reply is not None:
             self._db.execute("INSERT INTO replies VALUES (?, ?)", (entry.number, reply))
 
