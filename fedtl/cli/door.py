@@ -15,6 +15,7 @@ from fedtl import __version__
 from fedtl.cli.backbones import backbones
 from fedtl.cli.doctor import doctor
 from fedtl.cli.features import app as features
+from fedtl.cli.ledger import app as ledger
 from fedtl.cli.predict import predict
 from fedtl.cli.recipe import app as recipe
 from fedtl.cli.report import report
@@ -38,6 +39,7 @@ app.command()(report)
 app.command()(predict)
 app.add_typer(recipe)
 app.add_typer(features)
+app.add_typer(ledger)
 app.command()(backbones)
 app.command()(doctor)
 

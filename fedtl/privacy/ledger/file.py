@@ -64,14 +64,31 @@ def connect(
 
 
 def _open(path: Path, *, read_only: bool, timeout: float) -> sqlite3.Connection:
-    mode = "ro" if read_only else "rw"
-    return sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode={mode}",
+    if not read_only:
+        return _connected(path, "mode=rw", timeout)
+    try:
+        return _connected(path, "mode=ro", timeout)
+    except sqlite3.OperationalError:
+        # SQLite wants to write beside a file that it only reads, unless nobody else is at it
+        if path.with_name(f"{path.name}-wal").exists():
+            raise
+        return _connected(path, "mode=ro&immutable=1", timeout)
+
+
+def _connected(path: Path, how: str, timeout: float) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?{how}",
         uri=True,
         timeout=timeout,
         isolation_level=None,
         check_same_thread=False,
     )
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> int:

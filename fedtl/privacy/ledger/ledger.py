@@ -220,7 +220,12 @@ class Ledger:
             return self._store.memory.releases(run)
 
     def spend(
-        self, dataset: DataSet, *, delta: float = REFERENCE_DELTA, since: float | None = None
+        self,
+        dataset: DataSet,
+        *,
+        delta: float = REFERENCE_DELTA,
+        since: float | None = None,
+        upto: int | None = None,
     ) -> Event:
         """Return what the worst record (or group) of a data set has spent, over all data sets.
 
@@ -232,9 +237,11 @@ class Ledger:
             Which record is worst, where that is not plain, is decided by epsilon at this delta.
         since : float, optional
             Count charges from this time on, in seconds since 1970.
+        upto : int, optional
+            Count charges up to this entry.
         """
         with self._store.reading():
-            parts = self._store.memory.spent(dataset, self._store.dataset, since=since)
+            parts = self._store.memory.spent(dataset, self._store.dataset, since=since, upto=upto)
         return worst_of([compose(events) for events in parts], delta)
 
     def datasets(self) -> list[DataSet]:

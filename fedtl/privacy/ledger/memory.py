@@ -82,7 +82,12 @@ class Memory:
         return self._runs[run]
 
     def spent(
-        self, dataset: DataSet, load: Callable[[str], DataSet], *, since: float | None = None
+        self,
+        dataset: DataSet,
+        load: Callable[[str], DataSet],
+        *,
+        since: float | None = None,
+        upto: int | None = None,
     ) -> list[list[Event]]:
         """Return the events of the units that may be the worst; empty if none was charged."""
         key = dataset.fingerprint, len(self.by_dataset)
@@ -94,7 +99,7 @@ class Memory:
                 entry.event
                 for name in sorted(one)
                 for entry in self.by_dataset[name]
-                if since is None or entry.time >= since
+                if (since is None or entry.time >= since) and (upto is None or entry.number <= upto)
             ]
             for one in self._signatures[key]
         ]
