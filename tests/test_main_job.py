@@ -14,8 +14,11 @@ import pytest
 
 from fedtl.data import open_data, partition
 from fedtl.errors import FedtlError
+from fedtl.launch.ledgers import ledgers_in
 from fedtl.launch.simulate import Finished, simulate
 from fedtl.modules import load_module
+from fedtl.privacy.events import Event
+from fedtl.privacy.ledger import Ledger
 from fedtl.recipe import load_recipe
 
 SMALL: dict[str, Any] = {
@@ -34,6 +37,16 @@ def run(folder: Path, **settings: Any) -> Finished:
 
 def head(finished: Finished) -> np.ndarray[Any, Any]:
     return np.asarray(finished.head["weight"])
+
+
+def spent(folder: Path) -> dict[str, tuple[int, Event]]:
+    """Return each site's entries and composed event, from its ledger."""
+    found = {}
+    for site, file in ledgers_in(folder).items():
+        with Ledger.open(file, read_only=True) as ledger:
+            (data,) = ledger.datasets()
+            found[site] = (ledger.verify().entries, ledger.spend(data))
+    return found
 
 
 @pytest.mark.parametrize(
@@ -64,6 +77,7 @@ def test_flowers_own_runtime_gives_the_same_head(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "fedtl", "simulate", str(recipe), "-q", "--out"]
     subprocess.run([*command, str(tmp_path / "b")], check=True, timeout=300)
     there = load_module(tmp_path / "b/module").head["weight"]
+    assert spent(tmp_path / "b") == spent(tmp_path / "a")  # by ledgers of worker processes
     assert np.abs(head(here) - there).max() <= 1e-6 * np.abs(there).max()
 
 

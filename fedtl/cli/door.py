@@ -17,6 +17,7 @@ from fedtl.cli.audit import audit
 from fedtl.cli.backbones import backbones
 from fedtl.cli.doctor import doctor
 from fedtl.cli.features import app as features
+from fedtl.cli.ledger import app as ledger
 from fedtl.cli.predict import predict
 from fedtl.cli.recipe import app as recipe
 from fedtl.cli.report import report
@@ -41,6 +42,7 @@ app.command()(predict)
 app.command(epilog=AUDIT_EXAMPLES)(audit)
 app.add_typer(recipe)
 app.add_typer(features)
+app.add_typer(ledger)
 app.command()(backbones)
 app.command()(doctor)
 

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,12 +17,17 @@ from fedtl.backbone import BackboneCard, resolve
 from fedtl.data import Manifest, SiteRows, open_data, partition
 from fedtl.errors import PrivacyError
 from fedtl.features import Features, extract, prepare
+from fedtl.launch.ledgers import ledger_file
+from fedtl.privacy.ledger import DataSet, Ledger
 from fedtl.privacy.plan import PrivacyPlan, plan_for
 from fedtl.recipe import Recipe
 from fedtl.site.site import Site
 from fedtl.strategies import make_strategy
 from fedtl.train.fit import Examples
 from fedtl.train.task import TrainTask
+
+MOST_HELD = 64
+"""Sites up to which a process keeps all ledgers open: each takes three file handles."""
 
 Progress = Callable[[str, int, int], None]
 """``progress(phase, done, total)``; called often, from any thread."""
@@ -66,8 +72,17 @@ class Federation:
         """Features per example, bias feature included."""
         return int(self.x.shape[1])
 
-    def site(self, at: int, *, spent_before: int = 0) -> Site:
-        """Return one site; its examples are views of the shared memory-mapped features."""
+    def site(self, at: int, *, spent_before: int = 0, run_folder: Path | None = None) -> Site:
+        """Return one site; its examples are views of the shared memory-mapped features.
+
+        With the folder of a private run it gets the ledger that lies there.
+        """
+        ledger = None
+        if run_folder is not None and self.recipe.privacy.enabled:
+            file = ledger_file(run_folder, self.rows[at].name)
+            hold = len(self.rows) <= MOST_HELD
+            ledger = Ledger.open(file, durable=False, hold=hold)
+        digests = self.manifest.digests[self.rows[at].train]
         return Site(
             name=self.rows[at].name,
             classes=self.manifest.classes,
@@ -76,6 +91,9 @@ class Federation:
             load=partial(self._examples, at),
             spent_before=spent_before,
             simulated=True,
+            ledger=ledger,
+            dataset=DataSet.of(digests) if ledger else None,
+            run=f"{self.recipe.name}-{self.recipe.digest()[:16]}",
         )
 
     def _examples(self, at: int) -> tuple[Examples, Examples]:
@@ -235,25 +253,27 @@ def plan_of(recipe: Recipe, *, mean_size: float) -> PrivacyPlan | None:
 class Sites:
     """``site_of`` of a federation: the site behind a Flower context, remembered.
 
-    Travels to other processes as the recipe only; there the federation is built again, from the
-    feature cache, when the first site is asked for.
+    Travels to other processes as the recipe and the run folder only; there the federation is built
+    again, from the feature cache, when the first site is asked for, and ledgers are opened again.
     """
 
-    def __init__(self, recipe: Recipe, spent: dict[str, int]) -> None:
-        self._recipe, self._spent = recipe, spent
+    def __init__(self, recipe: Recipe, spent: dict[str, int], folder: Path | None = None) -> None:
+        self._recipe, self._spent, self._folder = recipe, spent, folder
         self._federation: Federation | None = None
         self._sites: dict[int, Site] = {}
 
     @classmethod
-    def of(cls, federation: Federation, spent: dict[str, int]) -> Sites:
+    def of(cls, federation: Federation, spent: dict[str, int], folder: Path | None = None) -> Sites:
         """Return the sites of a federation that is already built.
 
         Parameters
         ----------
         spent : dict of str to int
-            Private releases of each site before this process started.
+            Private releases of each site before this process started; a ledger knows better.
+        folder : Path, optional
+            The run folder, where every site keeps its ledger if the run is private.
         """
-        sites = cls(federation.recipe, spent)
+        sites = cls(federation.recipe, spent, folder)
         sites._federation = federation
         return sites
 
@@ -263,12 +283,25 @@ class Sites:
         if at not in self._sites:
             federation = self._federation or federation_of(self._recipe.model_dump_json())
             before = self._spent.get(federation.names[at], 0)
-            self._sites[at] = federation.site(at, spent_before=before)
+            self._sites[at] = federation.site(at, spent_before=before, run_folder=self._folder)
         return self._sites[at]
 
-    def __reduce__(self) -> tuple[type[Sites], tuple[Recipe, dict[str, int]]]:
+    def close(self) -> None:
+        """Let go of the ledgers."""
+        for site in self._sites.values():
+            if site.ledger is not None:
+                site.ledger.close()
+
+    def __reduce__(self) -> tuple[Callable[..., Sites], tuple[object, ...]]:
         """Leave data and features behind."""
-        return Sites, (self._recipe, self._spent)
+        spent = tuple(self._spent.items())
+        return _sites_here, (self._recipe.model_dump_json(), spent, self._folder)
+
+
+@lru_cache(maxsize=2)
+def _sites_here(recipe_json: str, spent: tuple[tuple[str, int], ...], folder: Path | None) -> Sites:
+    """Make a run's sites once per process: they come anew with every message."""
+    return Sites(Recipe.model_validate_json(recipe_json), dict(spent), folder)
 
 
 @lru_cache(maxsize=2)

@@ -25,6 +25,7 @@ from fedtl.launch.history import (
     save_history,
     write_csv,
 )
+from fedtl.launch.ledgers import check_ledgers
 from fedtl.launch.results import module_of, result_of
 from fedtl.modules import save_module
 from fedtl.privacy.plan import PrivacyPlan
@@ -187,10 +188,12 @@ class _Story:
         if grid is not None:
             self._on_grid(grid)
         else:
-            on_grid(self.federation, self._on_grid, spent=self._spent())
+            on_grid(self.federation, self._on_grid, spent=self._spent(), folder=self.folder)
 
     def _spent(self) -> dict[str, int]:
-        return releases_of(self.entries, per_round=releases_per_round(self.plan, self.rounds))
+        spent = releases_of(self.entries, per_round=releases_per_round(self.plan, self.rounds))
+        check_ledgers(self.folder, [name for name, releases in spent.items() if releases])
+        return spent
 
     def _on_grid(self, grid: Grid) -> None:
         recipe = self.federation.recipe
@@ -239,20 +242,27 @@ def settings_of(recipe: Recipe, rounds: int) -> Settings:
 
 
 def on_grid(
-    federation: Federation, story: Callable[[Grid], None], *, spent: dict[str, int]
+    federation: Federation,
+    story: Callable[[Grid], None],
+    *,
+    spent: dict[str, int],
+    folder: Path | None = None,
 ) -> None:
-    """Call ``story`` with the Grid of the recipe's transport."""
-    site_of = Sites.of(federation, spent)
+    """Call ``story`` with the Grid of the recipe's transport; ledgers lie in the run folder."""
+    site_of = Sites.of(federation, spent, folder.absolute() if folder else None)
     app = make_client_app(site_of)
     via = federation.recipe.transport.via
-    if via == "ray":
-        from fedtl.transport.ray import run_on_ray
+    try:
+        if via == "ray":
+            from fedtl.transport.ray import run_on_ray
 
-        run_on_ray(app, len(federation.rows), story)
-    elif via == "local":
-        story(LocalGrid(app, federation.names))
-    else:
-        story(StackedGrid(app, federation.names, site_of=site_of))
+            run_on_ray(app, len(federation.rows), story)
+        elif via == "local":
+            story(LocalGrid(app, federation.names))
+        else:
+            story(StackedGrid(app, federation.names, site_of=site_of))
+    finally:
+        site_of.close()
 
 
 def _conclude(

@@ -1,6 +1,7 @@
 """From message to answer: what the ClientApp and the stacked Grid both call.
 
-How many private releases a site has made in this run is kept in Flower's ``Context.state``.
+How many private releases a site without a ledger has made in this run is kept in Flower's
+``Context.state``.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def _answer_cohort(pairs: Sequence[tuple[Message, Context]], site_of: SiteOf) ->
         request = read_request(pairs[0][0].content)
         sites = [site_of(context) for _, context in pairs]
         spent = [_spent(s, context) for s, (_, context) in zip(sites, pairs, strict=True)]
-        answers = train_cohort(sites, request, spent)
+        answers = train_cohort(sites, request, spent, [str(c.run_id) for _, c in pairs])
     except Exception as error:
         if len(pairs) > 1:  # one site's fault must not cost the others anything
             return [reply for one in pairs for reply in _answer_cohort([one], site_of)]
@@ -63,7 +64,7 @@ def _answer_cohort(pairs: Sequence[tuple[Message, Context]], site_of: SiteOf) ->
 def _reply(message: Message, context: Context, site: Site, answer: Update | SiteFailure) -> Message:
     if isinstance(answer, SiteFailure):
         return failure_reply(message, answer)
-    if answer.releases:
+    if answer.releases and site.ledger is None:
         context.state[_STATE] = ConfigRecord({"releases": answer.releases - site.spent_before})
     return update_reply(message, answer)
 
@@ -86,7 +87,7 @@ def answer_statistics(message: Message, context: Context, site_of: SiteOf) -> Me
 
     def answer(request: Request) -> Message:
         site = site_of(context)
-        update = site.statistics(request, _spent(site, context))
+        update = site.statistics(request, _spent(site, context), str(context.run_id))
         return _reply(message, context, site, update)
 
     return _guarded(message, context, answer)

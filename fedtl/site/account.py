@@ -1,0 +1,112 @@
+"""A site's account for one request: paid for in the ledger before it is carried out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedtl.errors import FedtlError
+from fedtl.privacy.ledger import Budget, DataSet, Ledger, RequestKey
+from fedtl.privacy.plan import PrivacyPlan
+from fedtl.types import Update
+from fedtl.wire.messages import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What one private request means to a site's ledger.
+
+    Attributes
+    ----------
+    ledger, dataset, budget : Ledger, DataSet and Budget or None
+        The site's.
+    key : RequestKey
+        The request.
+    keeps_replies : bool
+        False where noise is seeded by the run (simulations only): there the same request gives the
+        same bits again, which is no second release, so it is computed again under its charge.
+    """
+
+    ledger: Ledger
+    dataset: DataSet
+    budget: Budget | None
+    key: RequestKey
+    keeps_replies: bool
+
+    def answered(self) -> Update | None:
+        """Return the reply that was given before."""
+        reply = self.ledger.reply_of(self.key) if self.keeps_replies else None
+        return None if reply is None else update_of(reply)
+
+    def pay(self, plan: PrivacyPlan, releases: int) -> int:
+        """Pay for ``releases`` releases; return those of the whole run so far.
+
+        Raises
+        ------
+        PrivacyError
+            With code ``privacy.budget``, or ``privacy.spent`` if the plan covers no more.
+        """
+        charged = self.ledger.charge(
+            self.key,
+            self.dataset,
+            plan.event(releases),
+            budget=self.budget,
+            most_releases=plan.releases,
+            note=plan.describe(),
+        )
+        return charged.releases
+
+    def keep(self, update: Update) -> Update:
+        """Store a reply and return what may be handed out."""
+        if not self.keeps_replies:
+            return update
+        return update_of(self.ledger.keep_reply(self.key, bytes_of(update)))
+
+
+def content_of(request: Request) -> str:
+    """Return a digest of everything that a request asks for."""
+    asked = {
+        "task": request.task.to_json() if request.task else "",
+        "plan": request.plan.to_json() if request.plan else "",
+        "seed": request.seed,
+        "arrays": [[k, str(v.dtype), v.shape] for k, v in sorted(request.arrays.items())],
+    }
+    digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode())
+    for _, values in sorted(request.arrays.items()):
+        digest.update(np.ascontiguousarray(values).data)
+    return digest.hexdigest()
+
+
+def bytes_of(update: Update) -> bytes:
+    """Return an update as safetensors, its numbers in the metadata."""
+    from safetensors.numpy import save
+
+    arrays = {name: np.ascontiguousarray(values) for name, values in update.arrays.items()}
+    numbers = {"weight": repr(float(update.weight)), "releases": str(update.releases)}
+    return save(arrays, metadata=numbers)
+
+
+def update_of(reply: bytes) -> Update:
+    """Read :func:`bytes_of`.
+
+    Raises
+    ------
+    FedtlError
+        With code ``reply.unreadable``: another version of fedtl wrote it.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        header = json.loads(reply[8 : 8 + int.from_bytes(reply[:8], "little")])
+        numbers = header["__metadata__"]
+        return Update(load(reply), float(numbers["weight"]), int(numbers["releases"]))
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise FedtlError(
+            "A stored reply cannot be read.",
+            next_step="Use the version of fedtl that wrote it, or let the server ask anew.",
+            code="reply.unreadable",
+        ) from error
