@@ -79,7 +79,8 @@ def estimate(recipe: Recipe) -> Cost:
         The run could not begin either.
     """
     from fedtl.backbone import resolve
-    from fedtl.launch.federation import mean_units, open_and_cut, plan_of
+    from fedtl.launch.federation import open_and_cut
+    from fedtl.launch.plans import mean_units, plan_of
 
     check_names(recipe)
     body = recipe.backbone

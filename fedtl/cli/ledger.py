@@ -163,7 +163,7 @@ def _planned(
 ) -> list[dict[str, Any]]:
     import time
 
-    from fedtl.launch.federation import plan_of
+    from fedtl.launch.plans import plan_of
     from fedtl.privacy.accountant import epsilon_of
     from fedtl.privacy.events import ComposedEvent
     from fedtl.privacy.ledger import Budget

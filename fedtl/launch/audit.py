@@ -15,7 +15,8 @@ from fedtl.audit.inversion import Inverted, invert_updates
 from fedtl.audit.lira import attack, train_shadows
 from fedtl.audit.result import AuditResult, Inversion, Membership
 from fedtl.errors import RecipeError
-from fedtl.launch.federation import Federation, Progress, build, silent, task_of
+from fedtl.launch.federation import Federation, Progress, build, silent
+from fedtl.launch.plans import task_of
 from fedtl.privacy.plan import PrivacyPlan
 from fedtl.recipe import Recipe
 from fedtl.rng import stream
@@ -54,6 +55,11 @@ def audit(
         raise RecipeError(
             f"head.kind = '{recipe.head.kind}': audits know the gradients of linear heads only.",
             next_step="Set head.kind = 'linear'; the plan and its noise stay the same.",
+        )
+    if recipe.privacy.enabled and recipe.privacy.unit != "example":
+        raise RecipeError(
+            f"privacy.unit = '{recipe.privacy.unit}': audits plant single examples as canaries.",
+            next_step="Set privacy.unit = 'example' to audit the noise, which is the same.",
         )
     clock = [time.perf_counter()]
     federation = build(recipe, progress)

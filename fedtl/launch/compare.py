@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fedtl.apps.client import make_client_app
-from fedtl.launch.federation import Federation, Progress, Sites, task_of
+from fedtl.launch.federation import Federation, Progress, Sites
+from fedtl.launch.plans import task_of
 from fedtl.rounds import Settings, State, run
 from fedtl.rounds.sites import describe_sites
 from fedtl.site.site import train_cohort

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -15,16 +15,14 @@ from flwr.app import Context
 
 from fedtl.backbone import BackboneCard, resolve
 from fedtl.data import Manifest, SiteRows, open_data, partition
-from fedtl.errors import PrivacyError
 from fedtl.features import Features, extract, prepare
 from fedtl.launch.ledgers import ledger_file
+from fedtl.launch.plans import mean_units, plan_of
 from fedtl.privacy.ledger import DataSet, Ledger
-from fedtl.privacy.plan import PrivacyPlan, plan_for
+from fedtl.privacy.plan import PrivacyPlan
 from fedtl.recipe import Recipe
 from fedtl.site.site import Site
-from fedtl.strategies import make_strategy
 from fedtl.train.fit import Examples
-from fedtl.train.task import TrainTask
 
 MOST_HELD = 64
 """Sites up to which a process keeps all ledgers open: each takes three file handles."""
@@ -82,7 +80,6 @@ class Federation:
             file = ledger_file(run_folder, self.rows[at].name)
             hold = len(self.rows) <= MOST_HELD
             ledger = Ledger.open(file, durable=False, hold=hold)
-        digests = self.manifest.digests[self.rows[at].train]
         return Site(
             name=self.rows[at].name,
             classes=self.manifest.classes,
@@ -92,7 +89,7 @@ class Federation:
             spent_before=spent_before,
             simulated=True,
             ledger=ledger,
-            dataset=DataSet.of(digests) if ledger else None,
+            dataset=None if ledger is None else self._dataset(at, ledger),
             run=f"{self.recipe.name}-{self.recipe.digest()[:16]}",
         )
 
@@ -100,13 +97,21 @@ class Federation:
         start = int(self._starts[at])
         middle = start + len(self.rows[at].train)
         end = middle + len(self.rows[at].test)
-        groups = None
-        if self.recipe.privacy.unit == "group" and self.manifest.groups is not None:
-            groups = [self.manifest.groups[row] for row in self.rows[at].train]
         return (
-            Examples.of(self.x[start:middle], self.y[start:middle], groups),
+            Examples.of(self.x[start:middle], self.y[start:middle], self._groups(at)),
             Examples.of(self.x[middle:end], self.y[middle:end]),
         )
+
+    def _groups(self, at: int) -> list[str] | None:
+        """Return the group of each training row, where groups are what is private."""
+        groups = self.manifest.groups
+        if self.recipe.privacy.unit == "example" or groups is None:
+            return None
+        return [groups[row] for row in self.rows[at].train]
+
+    def _dataset(self, at: int, ledger: Ledger) -> DataSet:
+        digests = self.manifest.digests[self.rows[at].train]
+        return DataSet.of(digests, groups=self._groups(at), salt=ledger.salt)
 
     @property
     def _starts(self) -> np.ndarray:
@@ -115,26 +120,6 @@ class Federation:
     def plan(self) -> PrivacyPlan | None:
         """Return the privacy plan of the run, calibrated over all its rounds; None without."""
         return plan_of(self.recipe, mean_size=mean_units(self.recipe, self.manifest, self.rows))
-
-
-def mean_units(recipe: Recipe, manifest: Manifest, rows: Sequence[SiteRows]) -> float:
-    """Return the mean number of the sites' training units: examples, or groups.
-
-    Raises
-    ------
-    PrivacyError
-        The recipe protects groups and the data have none.
-    """
-    if recipe.privacy.unit == "example" or not recipe.privacy.enabled:
-        return float(np.mean([len(r.train) for r in rows]))
-    groups = manifest.groups
-    if groups is None:
-        raise PrivacyError(
-            f"privacy.unit = 'group', and '{manifest.name}' has no groups.",
-            next_step="Give the manifest a 'group' column, or set privacy.unit = 'example'.",
-            code="plan.no-groups",
-        )
-    return float(np.mean([len({groups[row] for row in r.train}) for r in rows]))
 
 
 def open_and_cut(
@@ -201,53 +186,6 @@ def _read_only(x: np.ndarray) -> torch.Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         return torch.from_numpy(x)
-
-
-def task_of(recipe: Recipe) -> TrainTask:
-    """Return the local training that a recipe asks for."""
-    train = recipe.train
-    return TrainTask(
-        rounds=train.rounds,
-        steps=train.local_steps,
-        sampling=train.sampling,
-        batch_size=train.batch_size,
-        optimizer=train.optimizer,
-        lr=train.lr,
-        momentum=train.momentum,
-        weight_decay=train.weight_decay,
-        schedule=train.schedule,
-        averaging=train.averaging,
-        head=recipe.head.kind,
-        hidden=recipe.head.hidden,
-    )
-
-
-FEATURE_NORM = 1.01**0.5
-"""Every prepared row has unit length and a bias feature of 0.1."""
-
-
-def plan_of(recipe: Recipe, *, mean_size: float) -> PrivacyPlan | None:
-    """Return a recipe's privacy plan; ``mean_size`` stands in for an unnamed public size."""
-    privacy, train = recipe.privacy, recipe.train
-    if not privacy.enabled:
-        return None
-    strategy = make_strategy(recipe.strategy.name, recipe.strategy.options)
-    size = float(privacy.public_size or max(round(mean_size), 1))
-    gradients = getattr(strategy, "mechanism", "gradients") == "gradients"
-    poisson = gradients and train.sampling == "poisson"
-    return plan_for(
-        epsilon=privacy.epsilon,
-        delta=privacy.delta,
-        clip_norm=privacy.clip_norm if gradients else FEATURE_NORM,
-        releases=train.rounds * train.local_steps if gradients else 1,
-        sampling_rate=min(1.0, train.batch_size / size) if poisson else 1.0,
-        mechanism="gradients" if gradients else "statistics",
-        accountant=privacy.accountant,
-        public_size=size,
-        unit=privacy.unit,
-        unit_cap=privacy.unit_cap if privacy.unit == "group" and gradients else 0,
-        noise_multiplier=privacy.noise_multiplier,
-    )
 
 
 class Sites:

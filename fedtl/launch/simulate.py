@@ -16,7 +16,7 @@ from fedtl.apps.client import make_client_app
 from fedtl.errors import CacheError, RecipeError
 from fedtl.home import only_one, write_atomic
 from fedtl.launch.compare import Comparison, compare
-from fedtl.launch.federation import Federation, Progress, Sites, build, silent, task_of
+from fedtl.launch.federation import Federation, Progress, Sites, build, silent
 from fedtl.launch.history import (
     Entry,
     load_history,
@@ -26,6 +26,7 @@ from fedtl.launch.history import (
     write_csv,
 )
 from fedtl.launch.ledgers import check_ledgers
+from fedtl.launch.plans import task_of
 from fedtl.launch.results import module_of, result_of
 from fedtl.modules import save_module
 from fedtl.privacy.plan import PrivacyPlan

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from fedtl.cli import main
-from fedtl.launch.federation import plan_of
+from fedtl.launch.plans import plan_of
 from fedtl.privacy.accountant import epsilon_of
 from fedtl.privacy.events import GaussianEvent, from_json
 from fedtl.privacy.ledger import DataSet, Ledger, RequestKey

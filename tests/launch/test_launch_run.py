@@ -13,9 +13,11 @@ import torch
 from small import recipe, run
 
 from fedtl.errors import CacheError, PrivacyError, RecipeError
-from fedtl.launch.federation import FEATURE_NORM, build, plan_of, task_of
+from fedtl.launch.federation import build
 from fedtl.launch.history import Entry, releases_of
+from fedtl.launch.plans import FEATURE_NORM, plan_of, task_of
 from fedtl.launch.simulate import new_folder, recipe_of
+from fedtl.privacy.ledger import Ledger
 from fedtl.recipe import Recipe
 from fedtl.rounds import RoundRecord
 
@@ -238,6 +240,8 @@ def test_patients_are_protected_as_a_whole_where_the_recipe_says_so(tmp_path: Pa
     chosen = recipe(**changes, privacy__unit="group", partition__kind="group")
     result = run(tmp_path / "run", chosen).result
     assert "per group" in result.plan
+    with Ledger.open(tmp_path / "run" / "sites" / result.sites[0].name / "ledger.sqlite") as ledger:
+        assert {dataset.unit for dataset in ledger.datasets()} == {"group"}
     sizes = [site.train for site in result.sites]
     federation = build(chosen)
     plan = federation.plan()
