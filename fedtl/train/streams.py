@@ -33,6 +33,9 @@ class Streams(Protocol):
     def normal(self, shape: tuple[int, ...]) -> Tensor:
         """Return fresh independent standard normal numbers, float32."""
 
+    def words(self, n: int) -> NDArray[np.uint64]:
+        """Return fresh random 64-bit words, for noise."""
+
 
 class SeededStreams:
     """Reproducible streams by seed, round and site: for simulations, without any guarantee."""
@@ -59,6 +62,10 @@ class SeededStreams:
         """
         return _seeded_normal([self], shape)[0]
 
+    def words(self, n: int) -> NDArray[np.uint64]:
+        """Return words of the seeded noise stream."""
+        return self.noise.words(n, np.uint64)
+
 
 class SystemStreams:
     """Streams of a real site: keys of the operating system, beyond the reach of any message."""
@@ -73,6 +80,10 @@ class SystemStreams:
         words = self._noise.words(2 * half, np.uint64) >> np.uint64(11)
         uniform = (words.astype(np.float64) + 0.5) * 2.0**-53
         return _normal(uniform[None, :half], uniform[None, half:], shape)[0]
+
+    def words(self, n: int) -> NDArray[np.uint64]:
+        """Return words of the system's keystream."""
+        return self._noise.words(n, np.uint64)
 
 
 def add_normal(
