@@ -49,14 +49,18 @@ class Examples:
         return cls(x, y, torch.cat(parts) if parts else x.new_zeros(0), units)
 
     def at_most(self, cap: int) -> Examples:
-        """Return these examples without what is beyond the first ``cap`` of a unit."""
-        if self.units is None:
-            return self
-        rows = self.units.within(cap)
+        """Return these examples without what is beyond the first ``cap`` of a unit.
+
+        Raises
+        ------
+        PrivacyError
+            The data do not say what belongs together.
+        """
+        units = units_of(self)
+        rows = units.within(cap)
         if len(rows) == len(self):
             return self
-        units = self.units.taking(rows)
-        return Examples(self.x[rows], self.y[rows], self.norms[rows], units)
+        return Examples(self.x[rows], self.y[rows], self.norms[rows], units.taking(rows))
 
     def __len__(self) -> int:
         """Return the number of examples."""

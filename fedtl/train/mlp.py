@@ -10,7 +10,6 @@ import torch
 from fedtl.errors import RecipeError
 from fedtl.privacy.opacus_fit import fit_mlp
 from fedtl.privacy.plan import PrivacyPlan
-from fedtl.train.batches import units_of
 from fedtl.train.fit import Examples, check_sampling
 from fedtl.train.streams import Streams
 from fedtl.train.task import TrainTask
@@ -46,7 +45,6 @@ def fit_mlp_head(
     check_sampling(task, plan)
     _check_supported(task, plan)
     if plan is not None and plan.unit_cap:
-        units_of(examples)
         examples = examples.at_most(plan.unit_cap)
     with one_thread(unless=examples.x.numel() > LARGE):
         trained = fit_mlp(

@@ -145,10 +145,17 @@ def test_a_cap_keeps_the_first_examples_of_each_patient() -> None:
     assert kept.sizes.tolist() == [2, 2, 1]
 
 
-def test_data_without_groups_cannot_protect_groups() -> None:
+@pytest.mark.parametrize("cap", [0, 2])
+@pytest.mark.parametrize("poisson", [False, True])
+def test_data_without_groups_cannot_protect_groups(cap: int, poisson: bool) -> None:
+    plan = group_plan(unit_cap=cap, sampling_rate=0.4 if poisson else 1.0)
+    task = TrainTask(rounds=1, sampling="poisson" if poisson else "full")
     with pytest.raises(PrivacyError, match="'group' column") as error:
-        released(start(1), toy_examples(5, 1, width=WIDTH), group_plan())
+        released(start(1), toy_examples(5, 1, width=WIDTH), plan, task)
     assert error.value.code == "plan.no-groups"
+    head = initial_head("mlp", WIDTH, CLASSES, hidden=4)
+    with pytest.raises((PrivacyError, RecipeError)):
+        fit_mlp_head(head, toy_examples(5, 1, width=WIDTH), task=task, plan=plan, streams=Fixed())
 
 
 @pytest.mark.parametrize(
