@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import planted
 import pytest
@@ -125,11 +127,8 @@ def test_a_released_update_gives_nobody_away(epsilon: float) -> None:
         assert found.labels_right < 0.75
 
 
-def test_clipping_alone_does_not_stop_an_inversion(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fedtl.train import fit as fitting
-
-    monkeypatch.setattr(fitting, "add_normal", lambda *args: None)
-    found = invert_updates(POOL, CLASSES, plan=planted.plan())
+def test_clipping_alone_does_not_stop_an_inversion() -> None:
+    found = invert_updates(POOL, CLASSES, plan=replace(planted.plan(), noise_multiplier=1e-9))
     assert found.found == 1.0
 
 
