@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Arrays = Mapping[str, NDArray[np.floating]]
-"""Named arrays of a head or of statistics."""
+Arrays = Mapping[str, NDArray[Any]]
+"""Named arrays of a head, of statistics, or of a masked vector."""
 
 
 @dataclass(frozen=True, slots=True)

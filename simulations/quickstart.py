@@ -21,7 +21,7 @@ from fedtl.apps.client import make_client_app
 from fedtl.backbone import resolve
 from fedtl.data import open_data, partition
 from fedtl.features import extract, prepare
-from fedtl.privacy.plan import plan_for
+from fedtl.privacy.plan import Release, plan_for
 from fedtl.rounds import RoundRecord, Settings, State, run
 from fedtl.rounds.sites import describe_sites
 from fedtl.site.site import Site
@@ -106,9 +106,13 @@ def site_of(context: Context) -> Site:
 # 4. What every site is asked to do, and the privacy plan: epsilon covers all rounds together.
 task = TrainTask(rounds=10, steps=5, lr=15.0)
 mean_size = float(np.mean([len(rows.train) for rows in sites_rows]))
-plan = plan_for(
-    epsilon=8, delta=1e-5, clip_norm=0.5, releases=task.rounds * task.steps, public_size=mean_size
+releases = Release(
+    mechanism="gradients",
+    clip_norm=0.5,
+    count=task.rounds * task.steps,
+    public_size=mean_size,
 )
+plan = plan_for(releases, epsilon=8, delta=1e-5)
 print(plan.describe())
 
 # 5. A Grid carries the messages. LocalGrid, Flower's Ray runtime or a SuperLink would do as well.
@@ -119,7 +123,7 @@ grid = StackedGrid(make_client_app(site_of), names, site_of=site_of)
 def show(state: State, record: RoundRecord) -> None:
     """Print a line after every round."""
     worst = min(record.evaluations.items(), key=lambda item: item[1].accuracy)
-    spent = plan.epsilon_after(max(record.releases.values()))
+    spent = plan.epsilon_after({"gradients": max(record.releases.values())})
     print(
         f"round {state.round:2}  accuracy {record.accuracy:.1%}  "
         f"worst {worst[0]} {worst[1].accuracy:.1%}  epsilon {spent:.2f}"

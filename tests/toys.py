@@ -11,7 +11,7 @@ import torch
 from flwr.app import Context
 
 from fedtl.errors import DataError
-from fedtl.privacy.plan import PrivacyPlan
+from fedtl.privacy.plan import PrivacyPlan, Release
 from fedtl.site.site import Site
 from fedtl.train.fit import Examples
 
@@ -44,7 +44,7 @@ class Toys:
     names: tuple[str, ...] = NAMES
     faults: Mapping[str, str] = field(default_factory=dict)
     simulated: bool = True
-    spent: Mapping[str, int] = field(default_factory=dict)
+    spent: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     sites: dict[str, Site] = field(default_factory=dict)
 
     def __call__(self, context: Context) -> Site:
@@ -60,7 +60,7 @@ class Toys:
                 width=WIDTH,
                 backbone="toy",
                 load=lambda: self._load(name),
-                spent_before=self.spent.get(name, 0),
+                spent_before=self.spent.get(name, {}),
                 simulated=self.simulated,
             )
         return self.sites[name]
@@ -83,16 +83,19 @@ class Toys:
         return Toys, (self.names, dict(self.faults), self.simulated, dict(self.spent))
 
 
-def toy_plan(releases: int = 1000, *, poisson: bool = False, **changes: object) -> PrivacyPlan:
-    """Return a plan whose noise is visible but leaves something to learn."""
-    rate = 0.4 if poisson else 1.0
+def toy_release(count: int = 1000, *, poisson: bool = False, **changes: object) -> Release:
+    """Return a release whose noise is visible but leaves something to learn."""
     values: dict[str, object] = {
-        "epsilon": 1e4,
-        "delta": 1e-5,
+        "mechanism": "gradients",
         "clip_norm": 0.7,
         "noise_multiplier": 2.0,
-        "releases": releases,
-        "sampling_rate": rate,
+        "count": count,
+        "sampling_rate": 0.4 if poisson else 1.0,
         "public_size": SIZE,
     }
-    return PrivacyPlan(**(values | changes))  # type: ignore[arg-type]
+    return Release(**(values | changes))  # type: ignore[arg-type]
+
+
+def toy_plan(count: int = 1000, *, poisson: bool = False, **changes: object) -> PrivacyPlan:
+    """Return a plan of one toy release."""
+    return PrivacyPlan(1e4, 1e-5, (toy_release(count, poisson=poisson, **changes),))

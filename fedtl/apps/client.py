@@ -9,9 +9,11 @@ from fedtl.site.answer import (
     SiteOf,
     answer_describe,
     answer_evaluate,
+    answer_secure,
     answer_statistics,
     answer_train,
 )
+from fedtl.wire.sealed import CONFIRM, KEYS, REVEAL, SHARES
 
 
 def make_client_app(site_of: SiteOf) -> ClientApp:
@@ -39,5 +41,11 @@ def make_client_app(site_of: SiteOf) -> ClientApp:
     @app.query("describe")
     def describe(message: Message, context: Context) -> Message:
         return answer_describe(message, context, site_of)
+
+    for kind in (KEYS, SHARES, CONFIRM, REVEAL):
+
+        @app.query(kind.partition(".")[2])
+        def stage(message: Message, context: Context) -> Message:
+            return answer_secure(message, context, site_of)
 
     return app

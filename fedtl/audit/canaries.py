@@ -25,7 +25,7 @@ from torch import Tensor
 
 from fedtl.audit.certify import Found, Scores
 from fedtl.errors import PrivacyError
-from fedtl.privacy.plan import PrivacyPlan
+from fedtl.privacy.release import Release
 from fedtl.rng import stream
 from fedtl.train.fit import Examples, fit
 from fedtl.train.ridge import statistics, unpack
@@ -100,7 +100,7 @@ def gradient_canaries(
     classes: int,
     *,
     task: TrainTask,
-    plan: PrivacyPlan | None,
+    release: Release | None,
     canaries: int,
     seed: int = 0,
     streams_of: Callable[[int], Streams] | None = None,
@@ -115,7 +115,7 @@ def gradient_canaries(
     task : TrainTask
         Rounds, steps and sampling; what happens to a noisy gradient afterwards (momentum, decay,
         averages) tells the auditor nothing more and is left out.
-    plan : PrivacyPlan or None
+    release : Release or None
         None audits a run without privacy.
     streams_of : callable, optional
         Random streams by round, from 1; seeded ones by default.
@@ -127,45 +127,45 @@ def gradient_canaries(
         noise that was used twice cancels. Noise that classes share cancels in both, since the
         residuals of an example sum to zero.
     """
-    norm = _EXCESS * plan.clip_norm if plan else _RECORD_NORM
+    norm = _EXCESS * release.clip_norm if release else _RECORD_NORM
     made = Canaries.invent(canaries, real.x.shape[1], classes, norm=norm, seed=seed)
     examples = made.planted(real)
-    look = _Look(made, real, plan)
+    look = _Look(made, real, release)
     own = TrainTask(
         rounds=task.rounds,
         steps=task.steps,
         sampling="full" if task.sampling == "shuffle" else task.sampling,
         batch_size=task.batch_size,
-        lr=_learning_rate(plan, norm=norm, n=len(examples)),
+        lr=_learning_rate(release, norm=norm, n=len(examples)),
     )
-    divisor = plan.sampling_rate * plan.public_size if plan else float(len(examples))
+    divisor = release.sampling_rate * release.public_size if release else float(len(examples))
     heads_from = stream(seed, "audit heads")
     for round_ in range(1, task.rounds + 1):
         drawn = heads_from.standard_normal((1, classes, real.x.shape[1])) / norm
         head = torch.from_numpy(drawn.astype(np.float32))
         streams = streams_of(round_) if streams_of else SeededStreams(seed, round_, "audit")
-        after = fit(head, [examples], task=own, plan=plan, streams=[streams], round_=round_)
+        after = fit(head, [examples], task=own, release=release, streams=[streams], round_=round_)
         released = (head[0].double() - after[0].double()) * (divisor / own.lr / own.steps)
         look.at(head[0], released)
         progress("canaries", round_, task.rounds)
     return Found(made.included, look.scores())
 
 
-def _learning_rate(plan: PrivacyPlan | None, *, norm: float, n: int) -> float:
+def _learning_rate(release: Release | None, *, norm: float, n: int) -> float:
     """Return a rate so low that gradients hardly change within a round."""
-    if plan is None:
+    if release is None:
         return _STEP
-    largest = plan.clip_norm * max(plan.noise_multiplier, 1.0) * norm
-    return _STEP * plan.sampling_rate * plan.public_size / largest
+    largest = release.clip_norm * max(release.noise_multiplier, 1.0) * norm
+    return _STEP * release.sampling_rate * release.public_size / largest
 
 
 class _Look:
     """Correlates each round's release with every canary's gradient."""
 
-    def __init__(self, made: Canaries, real: Examples, plan: PrivacyPlan | None) -> None:
+    def __init__(self, made: Canaries, real: Examples, release: Release | None) -> None:
         self._made, self._real = made, real
-        self._clip = plan.clip_norm if plan else None
-        self._rate = plan.sampling_rate if plan else 1.0
+        self._clip = release.clip_norm if release else None
+        self._rate = release.sampling_rate if release else 1.0
         self._x = made.examples.x.double()
         self._residuals: list[Tensor] = []
         self._surprises: list[Tensor] = []
@@ -215,7 +215,7 @@ def statistics_canaries(
     real: Examples,
     classes: int,
     *,
-    plan: PrivacyPlan | None,
+    release: Release | None,
     canaries: int,
     seed: int = 0,
     streams: Streams | None = None,
@@ -225,16 +225,16 @@ def statistics_canaries(
     Looks in two ways: at Gram matrix and class sums together, and at a class's sum against those of
     the other classes, in which noise that classes share cancels.
     """
-    radius = plan.clip_norm if plan else _RECORD_NORM
-    norm = _EXCESS * radius if plan else radius
+    radius = release.clip_norm if release else _RECORD_NORM
+    norm = _EXCESS * radius if release else radius
     made = Canaries.invent(canaries, real.x.shape[1], classes, norm=norm, seed=seed)
     streams = streams or SeededStreams(seed, 1, "audit")
-    released = statistics(made.planted(real), classes, plan=plan, streams=streams)
+    released = statistics(made.planted(real), classes, release=release, streams=streams)
     gram, moment = torch.from_numpy(unpack(released["gram"])), torch.from_numpy(released["moment"])
     x = made.examples.x.double()
     x *= radius / x.norm(dim=1, keepdim=True).clamp(min=radius)
     known = real.x.double()
-    if plan is not None:
+    if release is not None:
         known = known * (radius / known.norm(dim=1, keepdim=True).clamp(min=radius))
     labels, known_labels = (
         torch.nn.functional.one_hot(y, classes).double() for y in (made.examples.y, real.y)

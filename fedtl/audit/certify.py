@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fedtl.audit.bounds import guesses, independent, mu_of, one_run, one_run_curve
 from fedtl.privacy.accountant import accountant_of
 from fedtl.privacy.gaussian import gaussian_delta
-from fedtl.privacy.plan import PrivacyPlan
+from fedtl.privacy.release import Release
 
 Scores = NDArray[np.float64]
 
@@ -75,16 +75,17 @@ def certify(
     )
 
 
-def below_gaussian(plan: PrivacyPlan) -> bool:
-    """Whether a plan claims at most the deltas of the Gaussian of equal cost, up to its epsilon.
+def below_gaussian(release: Release, delta: float) -> bool:
+    """Whether a release claims at most the deltas of the Gaussian of equal cost, up to its epsilon.
 
     Full batches are that Gaussian. Sampled ones stay below it as far as canaries can see, which is
-    checked with the plan's own accountant at a few points; beyond its epsilon, where only deltas
-    smaller than the plan's are left, they need not.
+    checked with an accountant at a few points; beyond the epsilon at ``delta``, where only smaller
+    deltas are left, they need not.
     """
-    if plan.sampling_rate == 1:
+    if release.sampling_rate == 1:
         return True
-    spent = plan.epsilon_after(plan.releases)
-    mu, accountant = mu_of(spent, plan.delta), accountant_of("auto")
+    accountant = accountant_of("auto")
+    spent = accountant.epsilon(release.event(), delta)
+    mu = mu_of(spent, delta)
     points = [spent * share for share in (0.0, 0.25, 0.5, 0.75, 0.9)]
-    return all(accountant.delta(plan.event(), e) <= gaussian_delta(mu, e) for e in points)
+    return all(accountant.delta(release.event(), e) <= gaussian_delta(mu, e) for e in points)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedtl.privacy.plan import PrivacyPlan
+from fedtl.privacy.release import Release
 from fedtl.train.fit import Examples, fit
 from fedtl.train.streams import SeededStreams
 from fedtl.train.task import TrainTask
@@ -64,7 +64,7 @@ def invert(
 
 
 def invert_updates(
-    examples: Examples, classes: int, *, plan: PrivacyPlan | None, seed: int = 0
+    examples: Examples, classes: int, *, release: Release | None, seed: int = 0
 ) -> Inverted:
     """Let sites with one example each take a step from a head of zeros, and invert what they send.
 
@@ -72,17 +72,17 @@ def invert_updates(
     ----------
     examples : Examples
         ``n`` examples, each a site of its own; the last feature is the bias.
-    plan : PrivacyPlan or None
+    release : Release or None
         What every site's update is protected by.
     """
     n, width = examples.x.shape
     sites = [Examples.of(examples.x[i : i + 1], examples.y[i : i + 1]) for i in range(n)]
-    sampling = "full" if plan is None or plan.sampling_rate == 1 else "poisson"
+    sampling = "full" if release is None or release.sampling_rate == 1 else "poisson"
     sent = fit(
         torch.zeros(n, classes, width),
         sites,
         task=TrainTask(rounds=1, lr=1.0, sampling=sampling),
-        plan=plan,
+        release=release,
         streams=[SeededStreams(seed, 1, f"single-{i}") for i in range(n)],
     )
     errors, right = np.empty(n), 0

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedtl.errors import PrivacyError
-from fedtl.privacy.plan import PrivacyPlan
+from fedtl.privacy.release import Release
 from fedtl.rng import stream
 from fedtl.train.fit import Examples, fit
 from fedtl.train.streams import SeededStreams
@@ -73,7 +73,7 @@ def train_shadows(
     classes: int,
     *,
     task: TrainTask,
-    plan: PrivacyPlan | None,
+    release: Release | None,
     shadows: int,
     seed: int = 0,
     progress: Callable[[str, int, int], None] = lambda phase, done, total: None,
@@ -107,7 +107,7 @@ def train_shadows(
         for round_ in range(1, task.rounds + 1):
             names = [f"shadow-{at}" for at in range(part.start, part.stop)]
             streams = [SeededStreams(seed, round_, name) for name in names]
-            heads = fit(heads, halves, task=task, plan=plan, streams=streams, round_=round_)
+            heads = fit(heads, halves, task=task, release=release, streams=streams, round_=round_)
         sureness[part] = [sureness_of(head, examples) for head in heads]
         progress("shadow heads", part.stop, shadows)
     return Shadows(sureness, members)

@@ -65,7 +65,7 @@ class AuditResult:
     plan : str
         The privacy plan in words; empty without privacy.
     epsilon : float or None
-        What the plan claims over all its releases; None without privacy.
+        What the plan claims over all releases of the mechanism; None without privacy.
     delta : float
         At which everything here holds.
     site : str

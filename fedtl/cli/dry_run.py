@@ -37,10 +37,12 @@ class Cost:
         Estimates; the first is measured on a few images, the second is a rough figure.
     bytes_memory, bytes_disk : int
         Estimates: peak resident memory, and new features in the cache.
-    epsilon_per_site, noise_multiplier : float or None
+    epsilon_per_site : float or None
         Privacy of a site that takes part in every round; None without privacy.
-    releases : int
-        Private releases of such a site.
+    releases : dict of str to str
+        What such a site releases, by mechanism, in words.
+    costs : dict of str to float
+        The epsilon that each of them would cost by itself.
     bytes_down, bytes_up : int
         Arrays to and from a site in a round in which it trains and is evaluated.
     """
@@ -54,8 +56,8 @@ class Cost:
     bytes_memory: int
     bytes_disk: int
     epsilon_per_site: float | None
-    noise_multiplier: float | None
-    releases: int
+    releases: dict[str, str]
+    costs: dict[str, float]
     bytes_down: int
     bytes_up: int
 
@@ -88,7 +90,7 @@ def estimate(recipe: Recipe) -> Cost:
     card = resolve(
         body.name, body.weights or None, taps=body.taps, image_size=body.image_size or None
     )
-    plan = plan_of(recipe, mean_size=mean_units(recipe, manifest, rows))
+    plan = plan_of(recipe, mean_size=mean_units(recipe, manifest, rows), sites=len(rows))
     missing, cached = _count(manifest, card, recipe)
     n, width = len(manifest.labels), card.width + 1
     down, up = _traffic(recipe, width, len(manifest.classes))
@@ -101,9 +103,9 @@ def estimate(recipe: Recipe) -> Cost:
         seconds_rounds=_round_seconds(recipe, rows, width * len(manifest.classes)),
         bytes_memory=PROCESS_BYTES + 4 * n * width,
         bytes_disk=4 * len(missing) * card.width + 4 * n * width,
-        epsilon_per_site=plan.epsilon_after(plan.releases) if plan else None,
-        noise_multiplier=plan.noise_multiplier if plan else None,
-        releases=plan.releases if plan else 0,
+        epsilon_per_site=plan.epsilon_after() if plan else None,
+        releases={r.mechanism: r.describe() for r in plan.releases} if plan else {},
+        costs=plan.costs() if plan else {},
         bytes_down=down,
         bytes_up=up,
     )
@@ -156,14 +158,16 @@ def _round_seconds(recipe: Recipe, rows: tuple[SiteRows, ...], weights: int) -> 
 
 def _traffic(recipe: Recipe, width: int, classes: int) -> tuple[int, int]:
     """Return bytes of arrays to and from one site in a round."""
+    from fedtl.launch.plans import mechanisms_of
     from fedtl.strategies import make_strategy
     from fedtl.train.heads import initial_head
 
     strategy = make_strategy(recipe.strategy.name, recipe.strategy.options)
     head = initial_head(recipe.head.kind, width, classes, hidden=recipe.head.hidden)
     n_bytes = sum(values.nbytes for values in head.values())
-    if getattr(strategy, "mechanism", "gradients") == "gradients":
-        return n_bytes * (2 if recipe.evaluate_every else 1), n_bytes
+    secure = 2 if recipe.transport.secure else 1  # masked words have 64 bits
+    if "gradients" in mechanisms_of(strategy):
+        return n_bytes * (2 if recipe.evaluate_every else 1), n_bytes * secure
     return n_bytes, 8 * (width * (width + 1) // 2 + width * classes)
 
 
@@ -171,12 +175,14 @@ def _lines(cost: Cost) -> list[str]:
     from fedtl.report.words import count, duration, privacy, size
 
     measured = f"about {duration(cost.seconds_features)}, measured on a few"
-    private = (
-        f"epsilon {privacy(cost.epsilon_per_site)} per site over the whole run, noise multiplier "
-        f"{cost.noise_multiplier:.4g}, {count(cost.releases)} releases"
-        if cost.noise_multiplier is not None
-        else "none"
-    )
+    private = "none"
+    if cost.epsilon_per_site is not None:
+        alone = len(cost.costs) > 1
+        parts = "; ".join(
+            said + (f" (alone epsilon {privacy(cost.costs[name])})" if alone else "")
+            for name, said in cost.releases.items()
+        )
+        private = f"epsilon {privacy(cost.epsilon_per_site)} over the whole run: {parts}"
     facts: dict[str, Any] = {
         "Sites": f"{count(cost.sites)}, {count(cost.examples)} examples",
         "Features": f"{count(cost.images_to_extract)} images to extract"

@@ -171,7 +171,7 @@ def _planned(
     limit = None if budget is None else Budget(budget, delta, days)
     rows = []
     for data in ledger.datasets():
-        privacy = plan_of(asked, mean_size=float(data.units))
+        privacy = plan_of(asked, mean_size=float(data.units), sites=asked.partition.sites)
         if privacy is None:  # refused before
             continue
         since = None if limit is None else limit.since(time.time())
@@ -182,7 +182,7 @@ def _planned(
                 "site": site,
                 "data_set": data.fingerprint[:12],
                 "unit": data.unit,
-                "releases": privacy.releases,
+                "releases": sum(r.count for r in privacy.releases),
                 "now": epsilon_of(spent, delta),
                 "cost": epsilon_of(privacy.event(), delta),
                 "after": after,

@@ -17,7 +17,8 @@ from fedtl.audit.result import AuditResult, Inversion, Membership
 from fedtl.errors import RecipeError
 from fedtl.launch.federation import Federation, Progress, build, silent
 from fedtl.launch.plans import task_of
-from fedtl.privacy.plan import PrivacyPlan
+from fedtl.privacy.accountant import epsilon_of
+from fedtl.privacy.plan import PrivacyPlan, Release
 from fedtl.recipe import Recipe
 from fedtl.rng import stream
 from fedtl.train.fit import Examples
@@ -67,42 +68,43 @@ def audit(
     at = int(np.argmax([len(rows.train) for rows in federation.rows]))
     site, classes = federation.site(at), len(federation.manifest.classes)
     clock.append(time.perf_counter())
-    gradients = plan is None or plan.mechanism == "gradients"
+    gradients = plan is None or plan.covers("gradients")
+    release = _audited(plan)
     if gradients:
         found = gradient_canaries(
             site.examples[0],
             classes,
             task=task,
-            plan=plan,
+            release=release,
             canaries=canaries,
             seed=seed,
             progress=progress,
         )
     else:
         found = statistics_canaries(
-            site.examples[0], classes, plan=plan, canaries=canaries, seed=seed
+            site.examples[0], classes, release=release, canaries=canaries, seed=seed
         )
     delta = plan.delta if plan else recipe.privacy.delta
-    gaussian = plan is None or below_gaussian(plan)
+    gaussian = release is None or below_gaussian(release, delta)
     certified = certify(found, delta=delta, gaussian=gaussian, significance=SIGNIFICANCE)
     clock.append(time.perf_counter())
     membership = (
-        _membership(federation, plan, shadows=shadows, seed=seed, progress=progress)
+        _membership(federation, release, shadows=shadows, seed=seed, progress=progress)
         if gradients
         else None
     )
     clock.append(time.perf_counter())
-    inversion = _inversion(site.examples[0], classes, plan, seed) if gradients else None
+    inversion = _inversion(site.examples[0], classes, release, seed) if gradients else None
     clock.append(time.perf_counter())
     phases = ("features", "canaries", "membership", "inversion")
     return AuditResult(
         name=recipe.name,
         version=__version__,
         plan=plan.describe() if plan else "",
-        epsilon=plan.epsilon_after(plan.releases) if plan else None,
+        epsilon=epsilon_of(release.event(), delta) if release else None,
         delta=delta,
         site=site.name,
-        mechanism=plan.mechanism if plan else "gradients",
+        mechanism=release.mechanism if release else "gradients",
         canaries=canaries,
         certified=certified,
         significance=SIGNIFICANCE,
@@ -113,9 +115,21 @@ def audit(
     )
 
 
+def _audited(plan: PrivacyPlan | None) -> Release | None:
+    """Return the release that is attacked: gradients where the plan covers them.
+
+    Where noise is shared out over sites, what can be seen is their sum: as if one site made the
+    whole release.
+    """
+    if plan is None:
+        return None
+    kind = "gradients" if plan.covers("gradients") else "statistics"
+    return replace(plan.release(kind), honest_sites=0)
+
+
 def _membership(
     federation: Federation,
-    plan: PrivacyPlan | None,
+    release: Release | None,
     *,
     shadows: int,
     seed: int,
@@ -123,13 +137,13 @@ def _membership(
 ) -> Membership:
     """Attack heads of the size of a typical site, on examples of all sites."""
     train = [federation.site(at).examples[0] for at in range(len(federation.rows))]
-    typical = plan.public_size if plan else float(np.mean([len(part) for part in train]))
+    typical = release.public_size if release else float(np.mean([len(part) for part in train]))
     pool = _some(train, min(round(2 * typical), MOST_MEMBERS), seed)
     made = train_shadows(
         pool,
         len(federation.manifest.classes),
         task=task_of(federation.recipe),
-        plan=replace(plan, public_size=len(pool) / 2) if plan else None,
+        release=replace(release, public_size=len(pool) / 2) if release else None,
         shadows=shadows,
         seed=seed,
         progress=progress,
@@ -164,10 +178,10 @@ def _some(parts: list[Examples], n: int, seed: int) -> Examples:
     return Examples.of(torch.cat(x), torch.cat(y))
 
 
-def _inversion(real: Examples, classes: int, plan: PrivacyPlan | None, seed: int) -> Inversion:
+def _inversion(real: Examples, classes: int, release: Release | None, seed: int) -> Inversion:
     few = Examples.of(real.x[:MOST_INVERTED], real.y[:MOST_INVERTED])
-    raw = invert_updates(few, classes, plan=None, seed=seed)
-    released = invert_updates(few, classes, plan=plan, seed=seed) if plan else raw
+    raw = invert_updates(few, classes, release=None, seed=seed)
+    released = invert_updates(few, classes, release=release, seed=seed) if release else raw
     return Inversion(
         examples=len(few),
         raw_error=_median(raw),

@@ -12,7 +12,7 @@ from fedtl.launch.federation import Federation, Progress, Sites
 from fedtl.launch.plans import task_of
 from fedtl.rounds import Settings, State, run
 from fedtl.rounds.sites import describe_sites
-from fedtl.site.site import train_cohort
+from fedtl.site.cohort import train_cohort
 from fedtl.strategies import make_strategy
 from fedtl.train.heads import evaluate, initial_head
 from fedtl.transport.stacked import StackedGrid

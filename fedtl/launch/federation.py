@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -26,6 +26,10 @@ from fedtl.train.fit import Examples
 
 MOST_HELD = 64
 """Sites up to which a process keeps all ledgers open: each takes three file handles."""
+
+Spent = Mapping[str, Mapping[str, int]]
+"""Site to mechanism to private releases."""
+_Frozen = tuple[tuple[str, tuple[tuple[str, int], ...]], ...]
 
 Progress = Callable[[str, int, int], None]
 """``progress(phase, done, total)``; called often, from any thread."""
@@ -70,7 +74,13 @@ class Federation:
         """Features per example, bias feature included."""
         return int(self.x.shape[1])
 
-    def site(self, at: int, *, spent_before: int = 0, run_folder: Path | None = None) -> Site:
+    def site(
+        self,
+        at: int,
+        *,
+        spent_before: Mapping[str, int] | None = None,
+        run_folder: Path | None = None,
+    ) -> Site:
         """Return one site; its examples are views of the shared memory-mapped features.
 
         With the folder of a private run it gets the ledger that lies there.
@@ -86,7 +96,7 @@ class Federation:
             width=self.width,
             backbone=self.card.digest(),
             load=partial(self._examples, at),
-            spent_before=spent_before,
+            spent_before=spent_before or {},
             simulated=True,
             ledger=ledger,
             dataset=None if ledger is None else self._dataset(at, ledger),
@@ -119,7 +129,11 @@ class Federation:
 
     def plan(self) -> PrivacyPlan | None:
         """Return the privacy plan of the run, calibrated over all its rounds; None without."""
-        return plan_of(self.recipe, mean_size=mean_units(self.recipe, self.manifest, self.rows))
+        return plan_of(
+            self.recipe,
+            mean_size=mean_units(self.recipe, self.manifest, self.rows),
+            sites=len(self.rows),
+        )
 
 
 def open_and_cut(
@@ -195,19 +209,20 @@ class Sites:
     again, from the feature cache, when the first site is asked for, and ledgers are opened again.
     """
 
-    def __init__(self, recipe: Recipe, spent: dict[str, int], folder: Path | None = None) -> None:
+    def __init__(self, recipe: Recipe, spent: Spent, folder: Path | None = None) -> None:
         self._recipe, self._spent, self._folder = recipe, spent, folder
         self._federation: Federation | None = None
         self._sites: dict[int, Site] = {}
 
     @classmethod
-    def of(cls, federation: Federation, spent: dict[str, int], folder: Path | None = None) -> Sites:
+    def of(cls, federation: Federation, spent: Spent, folder: Path | None = None) -> Sites:
         """Return the sites of a federation that is already built.
 
         Parameters
         ----------
-        spent : dict of str to int
-            Private releases of each site before this process started; a ledger knows better.
+        spent : mapping of str to mapping of str to int
+            Private releases of each site by mechanism before this process started; a ledger knows
+            better.
         folder : Path, optional
             The run folder, where every site keeps its ledger if the run is private.
         """
@@ -220,7 +235,7 @@ class Sites:
         at = int(context.node_config["partition-id"])
         if at not in self._sites:
             federation = self._federation or federation_of(self._recipe.model_dump_json())
-            before = self._spent.get(federation.names[at], 0)
+            before = self._spent.get(federation.names[at])
             self._sites[at] = federation.site(at, spent_before=before, run_folder=self._folder)
         return self._sites[at]
 
@@ -232,14 +247,15 @@ class Sites:
 
     def __reduce__(self) -> tuple[Callable[..., Sites], tuple[object, ...]]:
         """Leave data and features behind."""
-        spent = tuple(self._spent.items())
+        spent = tuple((site, tuple(counts.items())) for site, counts in self._spent.items())
         return _sites_here, (self._recipe.model_dump_json(), spent, self._folder)
 
 
 @lru_cache(maxsize=2)
-def _sites_here(recipe_json: str, spent: tuple[tuple[str, int], ...], folder: Path | None) -> Sites:
+def _sites_here(recipe_json: str, spent: _Frozen, folder: Path | None) -> Sites:
     """Make a run's sites once per process: they come anew with every message."""
-    return Sites(Recipe.model_validate_json(recipe_json), dict(spent), folder)
+    before = {site: dict(counts) for site, counts in spent}
+    return Sites(Recipe.model_validate_json(recipe_json), before, folder)
 
 
 @lru_cache(maxsize=2)

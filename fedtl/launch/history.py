@@ -14,7 +14,6 @@ import numpy as np
 
 from fedtl.errors import CacheError
 from fedtl.home import write_atomic
-from fedtl.privacy.plan import PrivacyPlan
 from fedtl.rounds import RoundRecord
 from fedtl.rounds.check import LOST
 from fedtl.types import Evaluation
@@ -84,23 +83,44 @@ def _entry(plain: dict[str, Any]) -> Entry:
     return Entry(RoundRecord(**plain), down, up)
 
 
-def releases_of(entries: Sequence[Entry], *, per_round: int) -> dict[str, int]:
-    """Return each site's private releases after the given rounds.
+class Tally:
+    """Counts every site's private releases by mechanism, round after round.
 
-    A reply that got lost or could not be used was released all the same: ``per_round`` releases.
+    A reply that got lost or could not be used was released all the same.
+
+    Parameters
+    ----------
+    per_round : mapping of str to int
+        Releases of a site in one round by mechanism; empty without privacy.
+
+    Attributes
+    ----------
+    counts : dict of str to dict of str to int
+        Site to mechanism to releases so far.
     """
-    releases: dict[str, int] = {}
-    for entry in entries:
-        for site in entry.record.cohort:
-            if entry.record.failures.get(site) in LOST:
-                releases[site] = releases.get(site, 0) + per_round
-        releases.update(entry.record.releases)
-    return releases
 
+    def __init__(self, per_round: Mapping[str, int]) -> None:
+        self._per_round = per_round
+        self.counts: dict[str, dict[str, int]] = {}
 
-def releases_per_round(plan: PrivacyPlan | None, rounds: int) -> int:
-    """Return a site's private releases in one of ``rounds`` rounds."""
-    return plan.releases // rounds if plan else 0
+    def add(self, record: RoundRecord) -> None:
+        """Count one more round."""
+        made = self._per_round.get(record.mechanism, 0)
+        for site in record.cohort:
+            if made and record.failures.get(site) in LOST:
+                own = self.counts.setdefault(site, {})
+                own[record.mechanism] = own.get(record.mechanism, 0) + made
+        for site, count in record.releases.items():
+            if count:
+                self.counts.setdefault(site, {})[record.mechanism] = count
+
+    @classmethod
+    def of(cls, entries: Sequence[Entry], per_round: Mapping[str, int]) -> Tally:
+        """Count some rounds."""
+        tally = cls(per_round)
+        for entry in entries:
+            tally.add(entry.record)
+        return tally
 
 
 def write_csv(folder: Path, entries: Sequence[Entry]) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 
 from fedtl.data import Manifest, SiteRows
 from fedtl.errors import PrivacyError
-from fedtl.privacy.plan import PrivacyPlan, plan_for
+from fedtl.privacy.plan import PrivacyPlan, Release, plan_for
+from fedtl.privacy.secagg import least_sites
 from fedtl.recipe import Recipe
 from fedtl.strategies import make_strategy
 from fedtl.train.task import TrainTask
@@ -37,28 +38,95 @@ FEATURE_NORM = 1.01**0.5
 """Every prepared row has unit length and a bias feature of 0.1."""
 
 
-def plan_of(recipe: Recipe, *, mean_size: float) -> PrivacyPlan | None:
-    """Return a recipe's privacy plan; ``mean_size`` stands in for an unnamed public size."""
+def plan_of(recipe: Recipe, *, mean_size: float, sites: int) -> PrivacyPlan | None:
+    """Return a recipe's privacy plan; None without privacy.
+
+    Parameters
+    ----------
+    mean_size : float
+        Stands in for an unnamed public size.
+    sites : int
+        Number of sites in the federation.
+
+    Raises
+    ------
+    PrivacyError
+        The recipe contradicts itself, or its budget cannot be met.
+    """
     privacy, train = recipe.privacy, recipe.train
     if not privacy.enabled:
         return None
     strategy = make_strategy(recipe.strategy.name, recipe.strategy.options)
+    asked = mechanisms_of(strategy)
     size = float(privacy.public_size or max(round(mean_size), 1))
-    gradients = getattr(strategy, "mechanism", "gradients") == "gradients"
-    poisson = gradients and train.sampling == "poisson"
+    honest = _honest(recipe, sites)
+    releases = []
+    if "statistics" in asked:
+        releases.append(
+            Release(
+                mechanism="statistics",
+                clip_norm=FEATURE_NORM,
+                unit=privacy.unit,
+                honest_sites=honest,
+            )
+        )
+    if "gradients" in asked:
+        rounds = getattr(strategy, "rounds", train.rounds) - ("statistics" in asked)
+        releases.append(
+            Release(
+                mechanism="gradients",
+                clip_norm=privacy.clip_norm,
+                count=rounds * train.local_steps,
+                sampling_rate=min(1.0, train.batch_size / size)
+                if train.sampling == "poisson"
+                else 1.0,
+                unit=privacy.unit,
+                unit_cap=privacy.unit_cap if privacy.unit == "group" else 0,
+                public_size=size,
+                honest_sites=honest,
+            )
+        )
+    share = privacy.statistics_share
     return plan_for(
+        *releases,
         epsilon=privacy.epsilon,
         delta=privacy.delta,
-        clip_norm=privacy.clip_norm if gradients else FEATURE_NORM,
-        releases=train.rounds * train.local_steps if gradients else 1,
-        sampling_rate=min(1.0, train.batch_size / size) if poisson else 1.0,
-        mechanism="gradients" if gradients else "statistics",
+        shares={"statistics": share, "gradients": 1 - share} if len(asked) > 1 else None,
         accountant=privacy.accountant,
-        public_size=size,
-        unit=privacy.unit,
-        unit_cap=privacy.unit_cap if privacy.unit == "group" and gradients else 0,
         noise_multiplier=privacy.noise_multiplier,
     )
+
+
+def mechanisms_of(strategy: object) -> tuple[str, ...]:
+    """Return what a strategy asks the sites to release: its ``mechanisms``, or gradients."""
+    asked: tuple[str, ...] = getattr(strategy, "mechanisms", ("gradients",))
+    return asked
+
+
+def releases_per_round(recipe: Recipe) -> dict[str, int]:
+    """Return how many releases of each kind a site makes in one round that asks for them."""
+    return {"gradients": recipe.train.local_steps, "statistics": 1}
+
+
+def cohort_size(recipe: Recipe, sites: int) -> int:
+    """Return how many sites take part in a round."""
+    return min(recipe.train.sites_per_round or sites, sites)
+
+
+def _honest(recipe: Recipe, sites: int) -> int:
+    """Return the number of sites whose shares of noise are counted on; 0 if none are shared."""
+    privacy = recipe.privacy
+    if privacy.model == "site":
+        return 0
+    least = least_sites(recipe.transport.secure_threshold, cohort_size(recipe, sites))
+    if privacy.honest_sites > least:
+        raise PrivacyError(
+            f"privacy.honest_sites = {privacy.honest_sites}, but a round goes on with {least} of "
+            f"{cohort_size(recipe, sites)} sites.",
+            next_step="Lower honest_sites, or raise transport.secure_threshold.",
+            code="secagg.honest",
+        )
+    return privacy.honest_sites or least
 
 
 def mean_units(recipe: Recipe, manifest: Manifest, rows: Sequence[SiteRows]) -> float:

@@ -14,7 +14,8 @@ import numpy as np
 from fedtl import __version__
 from fedtl.launch.compare import MAX_LOCAL_SITES, Comparison
 from fedtl.launch.federation import Federation
-from fedtl.launch.history import Entry, releases_of, releases_per_round
+from fedtl.launch.history import Entry, Tally
+from fedtl.launch.plans import releases_per_round
 from fedtl.modules import Module
 from fedtl.privacy.plan import PrivacyPlan
 from fedtl.report.result import Extraction, RoundResult, RunResult, SiteResult
@@ -41,7 +42,8 @@ def result_of(
     """Put together everything that is shown of a run."""
     recipe, manifest, card = federation.recipe, federation.manifest, federation.card
     spent = _Spent(plan)
-    releases = releases_of(entries, per_round=releases_per_round(plan, rounds))
+    tally = Tally(releases_per_round(recipe) if plan else {})
+    history = [_round(entry, tally, spent) for entry in entries]
     last = next((e.record for e in reversed(entries) if e.record.evaluations), None)
     own_weights = {r.name: len(r.test) for r in federation.rows}
     return RunResult(
@@ -66,8 +68,8 @@ def result_of(
         guarantee=_SIMULATED if plan else _NOT_PRIVATE,
         epsilon=plan.epsilon if plan else None,
         delta=plan.delta if plan else None,
-        sites=_sites(federation, entries, comparison, spent, releases),
-        history=[_round(entry, entries[: at + 1], spent) for at, entry in enumerate(entries)],
+        sites=_sites(federation, entries, comparison, spent, tally.counts),
+        history=history,
         extraction=Extraction(
             computed=federation.features.computed,
             cached=federation.features.cached,
@@ -87,13 +89,17 @@ def result_of(
 
 
 class _Spent:
-    """Epsilon after a number of releases, each number computed once."""
+    """Epsilon after some releases by mechanism, each combination computed once."""
 
     def __init__(self, plan: PrivacyPlan | None) -> None:
-        self._of = lru_cache(maxsize=None)(plan.epsilon_after if plan else lambda releases: 0.0)
+        self._plan = plan
+        self._of = lru_cache(maxsize=None)(self._epsilon)
 
-    def __call__(self, releases: int) -> float:
-        return self._of(releases)
+    def _epsilon(self, counts: tuple[tuple[str, int], ...]) -> float:
+        return self._plan.epsilon_after(dict(counts)) if self._plan and counts else 0.0
+
+    def __call__(self, counts: Mapping[str, int]) -> float:
+        return self._of(tuple(sorted(counts.items())))
 
 
 def _sites(
@@ -101,7 +107,7 @@ def _sites(
     entries: Sequence[Entry],
     comparison: Comparison,
     spent: _Spent,
-    releases: Mapping[str, int],
+    releases: Mapping[str, Mapping[str, int]],
 ) -> list[SiteResult]:
     labels, classes = federation.manifest.labels, len(federation.manifest.classes)
     last = next((e.record.evaluations for e in reversed(entries) if e.record.evaluations), {})
@@ -122,7 +128,7 @@ def _sites(
             accuracy=_number(last[rows.name].accuracy) if rows.name in last else None,
             local_own=comparison.local_own.get(rows.name),
             local_all=comparison.local_all.get(rows.name),
-            epsilon=spent(releases.get(rows.name, 0)),
+            epsilon=spent(releases.get(rows.name, {})),
             bytes_down=down[rows.name],
             bytes_up=up[rows.name],
             failures=dict(failures.get(rows.name, {})),
@@ -131,15 +137,17 @@ def _sites(
     ]
 
 
-def _round(entry: Entry, so_far: Sequence[Entry], spent: _Spent) -> RoundResult:
+def _round(entry: Entry, tally: Tally, spent: _Spent) -> RoundResult:
+    """Return what is shown of a round; its releases join those of the rounds before."""
     record = entry.record
+    tally.add(record)
     return RoundResult(
         round=record.round,
         cohort=list(record.cohort),
         accuracy=_number(record.accuracy),
         loss=_number(record.loss),
         site_accuracy={n: e.accuracy for n, e in record.evaluations.items() if e.n},
-        epsilon={name: spent(n) for name, n in record.releases.items()},
+        epsilon={name: spent(tally.counts.get(name, {})) for name in record.releases},
         failures=dict(record.failures),
         seconds_train=record.seconds_train,
         seconds_aggregate=record.seconds_aggregate,

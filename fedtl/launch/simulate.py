@@ -16,18 +16,18 @@ from fedtl.apps.client import make_client_app
 from fedtl.errors import CacheError, RecipeError
 from fedtl.home import only_one, write_atomic
 from fedtl.launch.compare import Comparison, compare
-from fedtl.launch.federation import Federation, Progress, Sites, build, silent
+from fedtl.launch.federation import Federation, Progress, Sites, Spent, build, silent
 from fedtl.launch.history import (
     Entry,
+    Tally,
     load_history,
-    releases_of,
-    releases_per_round,
     save_history,
     write_csv,
 )
 from fedtl.launch.ledgers import check_ledgers
-from fedtl.launch.plans import task_of
+from fedtl.launch.plans import mechanisms_of, releases_per_round, task_of
 from fedtl.launch.results import module_of, result_of
+from fedtl.launch.secure import secured
 from fedtl.modules import save_module
 from fedtl.privacy.plan import PrivacyPlan
 from fedtl.recipe import Recipe, load_recipe
@@ -163,7 +163,7 @@ class _Story:
         self.federation, self.folder, self.progress = federation, folder, progress
         recipe = federation.recipe
         self.strategy = make_strategy(recipe.strategy.name, recipe.strategy.options)
-        if getattr(self.strategy, "mechanism", "") == "statistics" and recipe.head.kind != "linear":
+        if "statistics" in mechanisms_of(self.strategy) and recipe.head.kind != "linear":
             raise RecipeError(
                 f"Strategy '{recipe.strategy.name}' makes linear heads, head.kind is "
                 f"'{recipe.head.kind}'.",
@@ -191,9 +191,10 @@ class _Story:
         else:
             on_grid(self.federation, self._on_grid, spent=self._spent(), folder=self.folder)
 
-    def _spent(self) -> dict[str, int]:
-        spent = releases_of(self.entries, per_round=releases_per_round(self.plan, self.rounds))
-        check_ledgers(self.folder, [name for name, releases in spent.items() if releases])
+    def _spent(self) -> Spent:
+        per_round = releases_per_round(self.federation.recipe) if self.plan else {}
+        spent = Tally.of(self.entries, per_round).counts
+        check_ledgers(self.folder, spent)
         return spent
 
     def _on_grid(self, grid: Grid) -> None:
@@ -206,6 +207,8 @@ class _Story:
             outer = DropoutGrid(
                 metered, rate=recipe.transport.dropout, seed=recipe.seed, names=sites
             )
+        if recipe.transport.secure:
+            outer = secured(outer, self.strategy, self.federation, sites)
         self.progress("rounds", self.state.round, self.rounds)
         run(
             outer,
@@ -246,7 +249,7 @@ def on_grid(
     federation: Federation,
     story: Callable[[Grid], None],
     *,
-    spent: dict[str, int],
+    spent: Spent,
     folder: Path | None = None,
 ) -> None:
     """Call ``story`` with the Grid of the recipe's transport; ledgers lie in the run folder."""
@@ -288,12 +291,3 @@ def _conclude(
 
         write_report(result, folder / "report.html")
     return Finished(result, folder, dict(story.state.head))
-
-
-def replaced(recipe: Recipe, **tables: dict[str, object]) -> Recipe:
-    """Return a recipe with some values of its tables replaced."""
-    return recipe.model_copy(
-        update={
-            name: getattr(recipe, name).model_copy(update=values) for name, values in tables.items()
-        }
-    )

@@ -26,7 +26,7 @@ from fedtl.rounds.check import usable_evaluations, usable_replies
 from fedtl.rounds.sites import CohortGrid
 from fedtl.types import Arrays, Evaluation
 from fedtl.wire.arrays import pack, unpack
-from fedtl.wire.messages import records
+from fedtl.wire.messages import MECHANISMS, records
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +66,10 @@ class RoundRecord:
         Sites asked to train.
     failures : mapping of str to str
         Site to failure code, for those whose update was not used.
+    mechanism : str
+        What the sites were asked to release: gradients or statistics.
     releases : mapping of str to int
-        Site to its private releases so far, for those that answered.
+        Site to its private releases of that kind so far, for those that answered.
     evaluations : mapping of str to Evaluation
         Site to its held-out result; empty in rounds without an evaluation.
     seconds_train, seconds_aggregate, seconds_evaluate : float
@@ -77,6 +79,7 @@ class RoundRecord:
     round: int
     cohort: tuple[str, ...]
     failures: Mapping[str, str]
+    mechanism: str
     releases: Mapping[str, int]
     evaluations: Mapping[str, Evaluation]
     seconds_train: float
@@ -196,7 +199,10 @@ def _one_round(
     evaluations = _evaluate(grid.inner, strategy, round_, new_head, sites, settings) if due else {}
     clock.append(time.perf_counter())
     seconds = [b - a for a, b in pairwise(clock)]
-    return new_head, RoundRecord(round_, cohort, failures, releases, evaluations, *seconds)
+    mechanism = MECHANISMS.get(messages[0].metadata.message_type, "") if messages else ""
+    return new_head, RoundRecord(
+        round_, cohort, failures, mechanism, releases, evaluations, *seconds
+    )
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import numpy as np
 
 from fedtl.errors import FedtlError
 from fedtl.privacy.ledger import Budget, DataSet, Ledger, RequestKey
-from fedtl.privacy.plan import PrivacyPlan
+from fedtl.privacy.plan import Release
 from fedtl.types import Update
 from fedtl.wire.messages import Request
 
@@ -41,8 +41,8 @@ class Account:
         reply = self.ledger.reply_of(self.key) if self.keeps_replies else None
         return None if reply is None else update_of(reply)
 
-    def pay(self, plan: PrivacyPlan, releases: int) -> int:
-        """Pay for ``releases`` releases; return those of the whole run so far.
+    def pay(self, release: Release, times: int) -> int:
+        """Pay for ``times`` releases; return those of this kind in the whole run so far.
 
         Raises
         ------
@@ -52,10 +52,10 @@ class Account:
         charged = self.ledger.charge(
             self.key,
             self.dataset,
-            plan.event(releases),
+            release.event(times),
             budget=self.budget,
-            most_releases=plan.releases,
-            note=plan.describe(),
+            most_releases=release.count,
+            note=release.describe(),
         )
         return charged.releases
 

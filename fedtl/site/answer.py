@@ -1,7 +1,7 @@
 """From message to answer: what the ClientApp and the stacked Grid both call.
 
-How many private releases a site without a ledger has made in this run is kept in Flower's
-``Context.state``.
+How many private releases of each kind a site without a ledger has made in this run is kept in
+Flower's ``Context.state``.
 """
 
 from __future__ import annotations
@@ -12,31 +12,39 @@ from collections.abc import Callable, Sequence
 from flwr.app import ConfigRecord, Context, Message
 
 from fedtl.errors import SiteFailure
-from fedtl.site.site import Site, failure_of, train_cohort
+from fedtl.site.cohort import failure_of, train_cohort
+from fedtl.site.seal import Seal
+from fedtl.site.secure import answer_stage, remember_sealed, seal_of
+from fedtl.site.site import Site
 from fedtl.types import Update
 from fedtl.wire.messages import (
-    Request,
+    MECHANISMS,
+    SEALED,
+    STATISTICS,
+    TRAIN,
     description_reply,
     evaluation_reply,
     failure_reply,
     read_request,
     update_reply,
 )
+from fedtl.wire.sealed import read_stage, stage_content
 
 SiteOf = Callable[[Context], Site]
 _STATE = "fedtl"
 
 
 def answer_train(pairs: Sequence[tuple[Message, Context]], site_of: SiteOf) -> list[Message]:
-    """Answer training messages; those that share one content are trained as one cohort.
+    """Answer training messages; those that share their records are trained as one cohort.
 
     A second message to the same site waits for the next cohort: it spends on top of the first.
     """
     replies: list[Message | None] = [None] * len(pairs)
-    cohorts: dict[tuple[int, int], list[int]] = {}
+    cohorts: dict[tuple[object, int], list[int]] = {}
     seen: Counter[int] = Counter()
     for at, (message, context) in enumerate(pairs):
-        cohorts.setdefault((id(message.content), seen[context.node_id]), []).append(at)
+        shared = frozenset(id(r) for key, r in message.content.items() if key != SEALED)
+        cohorts.setdefault((shared, seen[context.node_id]), []).append(at)
         seen[context.node_id] += 1
     for members in cohorts.values():
         chosen = [pairs[at] for at in members]
@@ -49,35 +57,52 @@ def _answer_cohort(pairs: Sequence[tuple[Message, Context]], site_of: SiteOf) ->
     try:
         request = read_request(pairs[0][0].content)
         sites = [site_of(context) for _, context in pairs]
-        spent = [_spent(s, context) for s, (_, context) in zip(sites, pairs, strict=True)]
-        answers = train_cohort(sites, request, spent, [str(c.run_id) for _, c in pairs])
+        spent = [_spent(s, c, TRAIN) for s, (_, c) in zip(sites, pairs, strict=True)]
+        seals = [
+            seal_of(message.content, TRAIN, site, context)
+            for site, (message, context) in zip(sites, pairs, strict=True)
+        ]
+        runs = [str(context.run_id) for _, context in pairs]
+        answers = train_cohort(sites, request, spent, runs, seals)
     except Exception as error:
         if len(pairs) > 1:  # one site's fault must not cost the others anything
             return [reply for one in pairs for reply in _answer_cohort([one], site_of)]
         return [failure_reply(pairs[0][0], failure_of(error, "site"))]
     return [
-        _reply(message, context, site, answer)
-        for (message, context), site, answer in zip(pairs, sites, answers, strict=True)
+        _reply(message, context, site, answer, seal)
+        for (message, context), site, answer, seal in zip(pairs, sites, answers, seals, strict=True)
     ]
 
 
-def _reply(message: Message, context: Context, site: Site, answer: Update | SiteFailure) -> Message:
+def _reply(
+    message: Message,
+    context: Context,
+    site: Site,
+    answer: Update | SiteFailure,
+    seal: Seal | None,
+) -> Message:
     if isinstance(answer, SiteFailure):
         return failure_reply(message, answer)
+    if seal is not None:
+        remember_sealed(seal, site, context)
     if answer.releases and site.ledger is None:
-        context.state[_STATE] = ConfigRecord({"releases": answer.releases - site.spent_before})
+        mechanism = MECHANISMS[message.metadata.message_type]
+        record = context.state.get(_STATE)
+        counts = dict(record.items()) if isinstance(record, ConfigRecord) else {}
+        counts[mechanism] = answer.releases - site.spent_before.get(mechanism, 0)
+        context.state[_STATE] = ConfigRecord(counts)
     return update_reply(message, answer)
 
 
-def _spent(site: Site, context: Context) -> int:
-    record = context.state.get(_STATE)
-    releases = record.get("releases") if isinstance(record, ConfigRecord) else 0
-    return site.spent_before + (releases if isinstance(releases, int) else 0)
+def _spent(site: Site, context: Context, kind: str) -> int:
+    record, mechanism = context.state.get(_STATE), MECHANISMS[kind]
+    releases = record.get(mechanism) if isinstance(record, ConfigRecord) else 0
+    return site.spent_before.get(mechanism, 0) + (releases if isinstance(releases, int) else 0)
 
 
-def _guarded(message: Message, context: Context, answer: Callable[[Request], Message]) -> Message:
+def _guarded(message: Message, answer: Callable[[], Message]) -> Message:
     try:
-        return answer(read_request(message.content))
+        return answer()
     except Exception as error:
         return failure_reply(message, failure_of(error, "site"))
 
@@ -85,26 +110,37 @@ def _guarded(message: Message, context: Context, answer: Callable[[Request], Mes
 def answer_statistics(message: Message, context: Context, site_of: SiteOf) -> Message:
     """Answer a request for sufficient statistics."""
 
-    def answer(request: Request) -> Message:
-        site = site_of(context)
-        update = site.statistics(request, _spent(site, context), str(context.run_id))
-        return _reply(message, context, site, update)
+    def answer() -> Message:
+        request, site = read_request(message.content), site_of(context)
+        seal = seal_of(message.content, STATISTICS, site, context)
+        spent = _spent(site, context, STATISTICS)
+        update = site.statistics(request, spent, str(context.run_id), seal)
+        return _reply(message, context, site, update, seal)
 
-    return _guarded(message, context, answer)
+    return _guarded(message, answer)
+
+
+def answer_secure(message: Message, context: Context, site_of: SiteOf) -> Message:
+    """Answer a message of a stage of secure aggregation."""
+
+    def answer() -> Message:
+        kind, body = message.metadata.message_type, read_stage(message.content)
+        told = answer_stage(kind, body, site_of(context), context)
+        return Message(stage_content(told), reply_to=message)
+
+    return _guarded(message, answer)
 
 
 def answer_evaluate(message: Message, context: Context, site_of: SiteOf) -> Message:
     """Answer an evaluation message."""
-    return _guarded(
-        message,
-        context,
-        lambda request: evaluation_reply(message, site_of(context).evaluate(request.arrays)),
-    )
+
+    def answer() -> Message:
+        request = read_request(message.content)
+        return evaluation_reply(message, site_of(context).evaluate(request.arrays))
+
+    return _guarded(message, answer)
 
 
 def answer_describe(message: Message, context: Context, site_of: SiteOf) -> Message:
     """Answer a query for the site's public description."""
-    try:
-        return description_reply(message, site_of(context).describe())
-    except Exception as error:
-        return failure_reply(message, failure_of(error, "site"))
+    return _guarded(message, lambda: description_reply(message, site_of(context).describe()))

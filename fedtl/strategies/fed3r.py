@@ -36,7 +36,7 @@ class Fed3R(FedAvg):
     """
 
     rounds = 1
-    mechanism = "statistics"
+    mechanisms = ("statistics",)
 
     def __init__(
         self,
@@ -67,8 +67,9 @@ class Fed3R(FedAvg):
         config["server-round"] = server_round
         plan = config.get("plan")
         if isinstance(plan, str) and plan:
-            parsed = PrivacyPlan.from_json(plan)
-            self.noise_sd_per_site = parsed.noise_multiplier * 2**0.5 * parsed.clip_norm**2
+            release = PrivacyPlan.from_json(plan).release("statistics")
+            whole = release.noise_multiplier * 2**0.5 * release.clip_norm**2
+            self.noise_sd_per_site = whole / max(release.honest_sites, 1) ** 0.5
         content = RecordDict({self.configrecord_key: config})
         return self._construct_messages(content, list(grid.get_node_ids()), STATISTICS)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fedtl.errors import PrivacyError
-from fedtl.privacy.plan import PrivacyPlan
+from fedtl.privacy.release import Release
 from fedtl.train.streams import Streams
 from fedtl.train.task import TrainTask
 from fedtl.train.units import Units
@@ -97,14 +97,14 @@ class Batch:
 
     @classmethod
     def of(
-        cls, sites: Sequence[Examples], rows: Sequence[Tensor] | None, plan: PrivacyPlan | None
+        cls, sites: Sequence[Examples], rows: Sequence[Tensor] | None, release: Release | None
     ) -> Batch:
         """Gather the sites' examples, or each site's chosen rows."""
         y = torch.cat(_chosen([s.y for s in sites], rows))
         x = _chosen([s.x for s in sites], rows)
-        if plan is None:
+        if release is None:
             return cls(x, y, None)
-        if plan.example_clip is not None:
+        if release.example_clip is not None:
             return cls(x, y, torch.cat(_chosen([s.norms for s in sites], rows)))
         units = [units_of(site) for site in sites]
         if rows is not None:
@@ -149,15 +149,15 @@ def chunks(sites: Sequence[Examples], task: TrainTask) -> Iterator[slice]:
 
 
 def batches(
-    sites: Sequence[Examples], task: TrainTask, plan: PrivacyPlan | None, streams: Sequence[Streams]
+    sites: Sequence[Examples], task: TrainTask, release: Release | None, streams: Sequence[Streams]
 ) -> Iterator[Batch]:
     """Draw and gather the batch of every step of a round."""
     if task.sampling == "full":
-        yield from repeat(Batch.of(sites, None, plan), task.steps)
+        yield from repeat(Batch.of(sites, None, release), task.steps)
         return
-    drawn = [_rows(x, task, plan, s) for x, s in zip(sites, streams, strict=True)]
+    drawn = [_rows(x, task, release, s) for x, s in zip(sites, streams, strict=True)]
     for rows in zip(*drawn, strict=True):
-        yield Batch.of(sites, rows, plan)
+        yield Batch.of(sites, rows, release)
 
 
 def units_of(site: Examples) -> Units:
@@ -178,13 +178,13 @@ def units_of(site: Examples) -> Units:
 
 
 def _rows(
-    site: Examples, task: TrainTask, plan: PrivacyPlan | None, stream: Streams
+    site: Examples, task: TrainTask, release: Release | None, stream: Streams
 ) -> list[Tensor]:
     """Draw the row numbers of every step of one site."""
     n = len(site)
     if task.sampling == "poisson":
-        rate = plan.sampling_rate if plan else min(1.0, task.batch_size / max(n, 1))
-        if plan is not None and plan.unit == "group":
+        rate = release.sampling_rate if release else min(1.0, task.batch_size / max(n, 1))
+        if release is not None and release.unit == "group":
             units = units_of(site)
             in_batch = stream.batches.random((task.steps, units.count)) < rate
             drawn = in_batch[:, units.of_row.cpu().numpy()]

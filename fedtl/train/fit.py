@@ -19,14 +19,14 @@ from torch.nn.utils.rnn import pad_sequence
 
 from fedtl.errors import PrivacyError
 from fedtl.privacy.clip import clip_residuals
-from fedtl.privacy.plan import PrivacyPlan
+from fedtl.privacy.release import Release
 from fedtl.train.batches import Batch, Examples, batches, chunks
 from fedtl.train.optim import Optimizer
 from fedtl.train.streams import Streams, add_normal
 from fedtl.train.task import TrainTask
 from fedtl.train.threads import LARGE, one_thread
 
-__all__ = ["Examples", "check_sampling", "fit"]
+__all__ = ["Examples", "check_sampling", "fit", "gradient_deviation"]
 
 
 @torch.inference_mode()
@@ -35,14 +35,14 @@ def fit(
     sites: Sequence[Examples],
     *,
     task: TrainTask,
-    plan: PrivacyPlan | None,
+    release: Release | None,
     streams: Sequence[Streams],
     round_: int = 1,
     chunk: int | None = None,
 ) -> Tensor:
     """Train one linear softmax head per site for one round.
 
-    The loss is the mean cross-entropy. With a plan, every step releases the sum of the examples'
+    The loss is the mean cross-entropy. Under privacy, every step releases the sum of the examples'
     clipped gradients plus Gaussian noise (Abadi et al. 2016, arXiv:1607.00133, alg. 1), divided by
     the publicly known expected batch; without one, the plain mean gradient of the batch.
 
@@ -54,8 +54,9 @@ def fit(
         One per head; sizes may differ.
     task : TrainTask
         Steps, batches and optimiser.
-    plan : PrivacyPlan or None
-        None trains without privacy.
+    release : Release or None
+        What is released in every step; None trains without privacy. Where several sites share the
+        noise out, the head is returned *without* any: :mod:`fedtl.site.seal` adds the site's share.
     streams : sequence of Streams
         One per head.
     round_ : int
@@ -71,9 +72,9 @@ def fit(
     Raises
     ------
     PrivacyError
-        A private plan meets a sampling that its accounting does not cover.
+        The release does not cover the task: its sampling, or steps that need noise of their own.
     """
-    check_sampling(task, plan)
+    check_sampling(task, release)
     trained = heads.clone(memory_format=torch.contiguous_format)
     if chunk is None and heads.device.type == "cpu":
         parts = list(chunks(sites, task))
@@ -88,20 +89,33 @@ def fit(
         with one_thread(unless=all_threads):
             for part in group:
                 data = [site.to(heads.device) for site in sites[part]]
-                if plan is not None and plan.unit_cap:
-                    data = [site.at_most(plan.unit_cap) for site in data]
-                _fit_chunk(trained[part], data, task, plan, streams[part], round_)
+                if release is not None and release.unit_cap:
+                    data = [site.at_most(release.unit_cap) for site in data]
+                _fit_chunk(trained[part], data, task, release, streams[part], round_)
     return trained
 
 
-def check_sampling(task: TrainTask, plan: PrivacyPlan | None) -> None:
-    """Refuse batches that the plan does not cover; at rate 1 a Poisson batch is full."""
-    if plan is None:
+def gradient_deviation(release: Release) -> float:
+    """Return the standard deviation of the noise on a mean gradient's entries."""
+    return release.noise_multiplier * release.clip_norm / _expected_batch(release)
+
+
+def check_sampling(task: TrainTask, release: Release | None) -> None:
+    """Refuse what the release does not cover; at rate 1 a Poisson batch is full."""
+    if release is None:
         return
-    covered = ("full", "poisson") if plan.sampling_rate == 1 else ("poisson",)
-    if task.sampling not in covered or plan.mechanism != "gradients":
+    if release.honest_sites and (task.steps > 1 or task.optimizer != "sgd"):
         raise PrivacyError(
-            f"The plan covers {' or '.join(covered)} batches of {plan.mechanism}, the task asks "
+            f"Noise is shared out over sites, and the task asks for {task.steps} steps of "
+            f"{task.optimizer}: steps that follow noise of their own cannot share it.",
+            next_step="Set train.local_steps = 1 and train.optimizer = 'sgd'; momentum and "
+            "averages belong to the strategy.",
+            code="plan.mismatch",
+        )
+    covered = ("full", "poisson") if release.sampling_rate == 1 else ("poisson",)
+    if task.sampling not in covered or release.mechanism != "gradients":
+        raise PrivacyError(
+            f"The plan covers {' or '.join(covered)} batches of {release.mechanism}, the task asks "
             f"for {task.sampling} batches of gradients.",
             next_step="Set train.sampling to 'full' or 'poisson' and let the plan be made from it.",
             code="plan.mismatch",
@@ -112,7 +126,7 @@ def _fit_chunk(
     weights: Tensor,
     sites: Sequence[Examples],
     task: TrainTask,
-    plan: PrivacyPlan | None,
+    release: Release | None,
     streams: Sequence[Streams],
     round_: int,
 ) -> None:
@@ -124,11 +138,10 @@ def _fit_chunk(
     average: Tensor | None = None
     gradient = torch.empty_like(weights)
     optimizer = Optimizer(task)
-    for step, batch in enumerate(batches(sites, task, plan, streams)):
-        _mean_gradient(weights, batch, plan, out=gradient)
-        if plan is not None:
-            deviation = plan.noise_multiplier * plan.clip_norm / _expected_batch(plan)
-            add_normal(gradient, streams, deviation)
+    for step, batch in enumerate(batches(sites, task, release, streams)):
+        _mean_gradient(weights, batch, release, out=gradient)
+        if release is not None and not release.honest_sites:
+            add_normal(gradient, streams, gradient_deviation(release))
         if task.weight_decay:
             gradient.add_(weights, alpha=task.weight_decay)
         if start is not None:
@@ -141,10 +154,10 @@ def _fit_chunk(
         weights.copy_(average)
 
 
-def _mean_gradient(weights: Tensor, batch: Batch, plan: PrivacyPlan | None, out: Tensor) -> None:
+def _mean_gradient(weights: Tensor, batch: Batch, release: Release | None, out: Tensor) -> None:
     """Average each site's (clipped) gradients over its batch: ``[S, C, d]``."""
-    share = _share(batch, plan)
-    for at, (residuals, part) in enumerate(_clipped_residuals(weights, batch, plan)):
+    share = _share(batch, release)
+    for at, (residuals, part) in enumerate(_clipped_residuals(weights, batch, release)):
         residuals.mul_(share)
         if at == 0:
             _outer(residuals, part.x, out)
@@ -153,20 +166,20 @@ def _mean_gradient(weights: Tensor, batch: Batch, plan: PrivacyPlan | None, out:
 
 
 def _clipped_residuals(
-    weights: Tensor, batch: Batch, plan: PrivacyPlan | None
+    weights: Tensor, batch: Batch, release: Release | None
 ) -> Iterator[tuple[Tensor, Batch]]:
     """Yield p - y of every block, scaled so that each example's or unit's gradient is bounded."""
-    if plan is not None and batch.units is not None:
+    if release is not None and batch.units is not None:
         blocks = list(batch.blocks())
         whole = torch.cat([_residuals(weights, part) for part in blocks])
-        batch.units.clip(whole, plan.clip_norm)
+        batch.units.clip(whole, release.clip_norm)
         parts = torch.split(whole, [len(part.y) for part in blocks])
         yield from zip(parts, blocks, strict=True)
         return
     for part in batch.blocks():
         residuals = _residuals(weights, part)
-        if plan is not None and plan.example_clip is not None and part.norms is not None:
-            clip_residuals(residuals, part.norms, plan.example_clip)
+        if release is not None and release.example_clip is not None and part.norms is not None:
+            clip_residuals(residuals, part.norms, release.example_clip)
         yield residuals, part
 
 
@@ -175,10 +188,10 @@ def _residuals(weights: Tensor, part: Batch) -> Tensor:
     return residuals.scatter_(-1, part.y.unsqueeze(-1), -1.0, reduce="add")
 
 
-def _share(batch: Batch, plan: PrivacyPlan | None) -> Tensor | float:
-    """Return what an example counts in its site's mean: under a plan, a public number divides."""
-    if plan is not None:
-        return 1 / _expected_batch(plan)
+def _share(batch: Batch, release: Release | None) -> Tensor | float:
+    """Return what an example counts in its site's mean: in a release, a public number divides."""
+    if release is not None:
+        return 1 / _expected_batch(release)
     shares = [1 / max(size, 1) for size in batch.sizes]
     if len(set(shares)) == 1:
         return shares[0]
@@ -186,8 +199,8 @@ def _share(batch: Batch, plan: PrivacyPlan | None) -> Tensor | float:
     return repeats.new_tensor(shares, dtype=torch.float32).repeat_interleave(repeats)[:, None]
 
 
-def _expected_batch(plan: PrivacyPlan) -> float:
-    return plan.sampling_rate * plan.public_size
+def _expected_batch(release: Release) -> float:
+    return release.sampling_rate * release.public_size
 
 
 def _scores(weights: Tensor, x: Sequence[Tensor]) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 
 from fedtl.errors import RecipeError
 from fedtl.privacy.opacus_fit import fit_mlp
-from fedtl.privacy.plan import PrivacyPlan
+from fedtl.privacy.release import Release
 from fedtl.train.fit import Examples, check_sampling
 from fedtl.train.streams import Streams
 from fedtl.train.task import TrainTask
@@ -22,7 +22,7 @@ def fit_mlp_head(
     examples: Examples,
     *,
     task: TrainTask,
-    plan: PrivacyPlan | None,
+    release: Release | None,
     streams: Streams,
     round_: int = 1,
 ) -> Arrays:
@@ -38,24 +38,26 @@ def fit_mlp_head(
     Raises
     ------
     PrivacyError
-        A private plan meets a sampling that its accounting does not cover.
+        The release does not cover the task: its sampling, or shared noise.
     RecipeError
         The task asks for what only linear heads have: Adam, averaging or shuffled batches.
     """
-    check_sampling(task, plan)
-    _check_supported(task, plan)
-    if plan is not None and plan.unit_cap:
-        examples = examples.at_most(plan.unit_cap)
+    check_sampling(task, release)
+    _check_supported(task, release)
+    if release is not None and release.unit_cap:
+        examples = examples.at_most(release.unit_cap)
     with one_thread(unless=examples.x.numel() > LARGE):
         trained = fit_mlp(
             {name: torch.from_numpy(np.array(values, np.float32)) for name, values in head.items()},
             examples.x,
             examples.y,
             steps=task.steps,
-            sampling_rate=_rate(task, plan, len(examples)),
-            clip_norm=plan.example_clip if plan else None,
-            noise_multiplier=plan.noise_multiplier * max(plan.unit_cap, 1) if plan else None,
-            expected_batch=plan.sampling_rate * plan.public_size if plan else 1.0,
+            sampling_rate=_rate(task, release, len(examples)),
+            clip_norm=release.example_clip if release else None,
+            noise_multiplier=release.noise_multiplier * max(release.unit_cap, 1)
+            if release
+            else None,
+            expected_batch=release.sampling_rate * release.public_size if release else 1.0,
             lr=partial(task.lr_at, round_),
             batches=streams.batches,
             normal=streams.normal,
@@ -66,18 +68,28 @@ def fit_mlp_head(
     return {name: values.numpy() for name, values in trained.items()}
 
 
-def _rate(task: TrainTask, plan: PrivacyPlan | None, size: int) -> float:
-    if plan is not None:
-        return plan.sampling_rate
+def _rate(task: TrainTask, release: Release | None, size: int) -> float:
+    if release is not None:
+        return release.sampling_rate
     return 1.0 if task.sampling == "full" else min(1.0, task.batch_size / max(size, 1))
 
 
-def _check_supported(task: TrainTask, plan: PrivacyPlan | None) -> None:
-    if plan is not None and plan.unit == "group" and (not plan.unit_cap or plan.sampling_rate < 1):
+def _check_supported(task: TrainTask, release: Release | None) -> None:
+    if (
+        release is not None
+        and release.unit == "group"
+        and (not release.unit_cap or release.sampling_rate < 1)
+    ):
         raise RecipeError(
             "An MLP head is clipped example by example, in full batches where groups are private.",
             next_step="Set privacy.unit_cap to the most examples of a group that may be used, and "
             "train.sampling = 'full'; or train a linear head.",
+            code="task.unsupported",
+        )
+    if release is not None and release.honest_sites:
+        raise RecipeError(
+            "Noise that is shared out over sites is for linear heads only.",
+            next_step="Set head.kind = 'linear', or privacy.model = 'site'.",
             code="task.unsupported",
         )
     for name, asked in (

@@ -16,7 +16,6 @@ from fedtl.errors import FedtlError
 
 MAX_BYTES = 1 << 31
 _STYPE = "numpy.ndarray"
-_DTYPES = ("float32", "float64")
 _UNREADABLE = (ValueError, TypeError, SyntaxError, TokenError, MemoryError, RecursionError)
 """What NumPy's parser of headers was seen to raise."""
 
@@ -102,13 +101,20 @@ def pack(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
     return record
 
 
-def unpack(record: ArrayRecord) -> dict[str, NDArray[Any]]:
+def unpack(
+    record: ArrayRecord, dtypes: tuple[str, ...] = ("float32", "float64")
+) -> dict[str, NDArray[Any]]:
     """Read named arrays from a record that may come from anyone.
+
+    Parameters
+    ----------
+    dtypes : tuple of str
+        What is accepted.
 
     Returns
     -------
     dict
-        Read-only arrays, float32 or float64.
+        Read-only arrays.
 
     Raises
     ------
@@ -116,13 +122,15 @@ def unpack(record: ArrayRecord) -> dict[str, NDArray[Any]]:
         With code ``message.invalid``: other dtypes, more than 2 GiB, or bytes that do not match the
         declared shape.
     """
-    return {name: _values(name, array) for name, array in record.items()}
+    return {name: _values(name, array, dtypes) for name, array in record.items()}
 
 
-def _values(name: str, array: Array) -> NDArray[Any]:
+def _values(name: str, array: Array, dtypes: tuple[str, ...]) -> NDArray[Any]:
+    if array.stype != _STYPE or array.dtype not in dtypes:
+        raise _invalid(name)
     if isinstance(array, HostArray):
         return array._values
-    if array.stype != _STYPE or array.dtype not in _DTYPES or len(array.data) > MAX_BYTES:
+    if len(array.data) > MAX_BYTES:
         raise _invalid(name)
     buffer = BytesIO(array.data)
     try:
@@ -141,7 +149,7 @@ def _values(name: str, array: Array) -> NDArray[Any]:
 
 def _invalid(name: str) -> FedtlError:
     return FedtlError(
-        f"The received array '{name[:40]}' is not a float array of its declared shape.",
+        f"The received array '{name[:40]}' is of another type or shape than declared.",
         next_step="Sender and receiver must run the same version of fedtl.",
         code="message.invalid",
     )

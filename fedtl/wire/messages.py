@@ -7,6 +7,7 @@ message type           asks                                               answer
 ``train.statistics``   config (plan, seed, server-round)                  statistics + metrics
 ``evaluate``           head + config                                      metrics with a confusion
 ``query.describe``     nothing                                            a public description
+``query.secagg_...``   config with a body, see :mod:`fedtl.wire.sealed`   config with a body
 =====================  =================================================  =========================
 """
 
@@ -22,12 +23,16 @@ from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, Re
 from numpy.typing import NDArray
 
 from fedtl.errors import FedtlError, SiteFailure
-from fedtl.privacy.plan import PrivacyPlan
+from fedtl.privacy.plan import PrivacyPlan, Release
 from fedtl.train.task import TrainTask
 from fedtl.types import Description, Evaluation, Update
 from fedtl.wire.arrays import HostRecordDict, pack, unpack
 
 TRAIN, STATISTICS, EVALUATE, DESCRIBE = "train", "train.statistics", "evaluate", "query.describe"
+MECHANISMS = {TRAIN: "gradients", STATISTICS: "statistics"}
+"""Message type to the mechanism that its answer is released by."""
+SEALED = "secagg"
+"""Key of the record that asks for an answer hidden in a sum; see :mod:`fedtl.wire.sealed`."""
 WEIGHT, RELEASES = "num-examples", "releases"
 _FAILURE = 1
 
@@ -70,7 +75,8 @@ def task_config(
 
 def read_request(content: RecordDict) -> Request:
     """Read what a server sent; whatever is not understood is refused with a code."""
-    config = next(iter(records(content, ConfigRecord)), ConfigRecord())
+    configs = (r for k, r in content.items() if k != SEALED and isinstance(r, ConfigRecord))
+    config = next(configs, ConfigRecord())
     heads = records(content, ArrayRecord)
     if len(heads) > 1:
         raise _unreadable()
@@ -95,6 +101,17 @@ def read_request(content: RecordDict) -> Request:
         round=round_,
         seed=seed,
     )
+
+
+def release_of(request: Request, kind: str) -> Release | None:
+    """Return what a request's plan says about the answer to a type of message; None without a plan.
+
+    Raises
+    ------
+    PrivacyError
+        With code ``plan.mismatch``: the plan does not cover it.
+    """
+    return None if request.plan is None else request.plan.release(MECHANISMS[kind])
 
 
 def _unreadable() -> FedtlError:

@@ -85,7 +85,7 @@ def task_and_plan(
     *, sampling: str, private: bool, rows: int, rounds: int
 ) -> tuple[TrainTask, PrivacyPlan | None]:
     """Return the peers' local training, and a plan over all its releases if it is to be private."""
-    from fedtl.privacy.plan import plan_for
+    from fedtl.privacy.plan import Release, plan_for
     from fedtl.train.task import TrainTask
 
     steps, batch = peer_heads.STEPS, peer_heads.BATCH
@@ -98,14 +98,14 @@ def task_and_plan(
     )
     if not private:
         return task, None
-    return task, plan_for(
-        epsilon=EPSILON,
-        delta=DELTA,
+    release = Release(
+        mechanism="gradients",
         clip_norm=CLIP_NORM,
-        releases=rounds * steps,
+        count=rounds * steps,
         sampling_rate=batch / rows if sampling == "poisson" else 1.0,
         public_size=rows,
     )
+    return task, plan_for(release, epsilon=EPSILON, delta=DELTA)
 
 
 def run(

@@ -13,7 +13,7 @@ from toys import toy_examples
 
 from fedtl.audit.canaries import gradient_canaries, statistics_canaries
 from fedtl.audit.certify import Certified, certify
-from fedtl.privacy.plan import PrivacyPlan, plan_for
+from fedtl.privacy.plan import Release, plan_for
 from fedtl.rng import key_of
 from fedtl.train import batches, fit, streams
 from fedtl.train.batches import Batch, Examples
@@ -26,30 +26,28 @@ EPSILON, DELTA = 3.0, 1e-5
 Fault = Callable[[pytest.MonkeyPatch], None]
 
 
-def plan(mechanism: Any = "gradients", *, poisson: bool = False) -> PrivacyPlan:
-    gradients = mechanism == "gradients"
-    return plan_for(
-        epsilon=EPSILON,
-        delta=DELTA,
-        clip_norm=0.5,
-        releases=ROUNDS * STEPS if gradients else 1,
-        sampling_rate=0.3 if poisson else 1.0,
+def release(mechanism: Any = "gradients", *, poisson: bool = False) -> Release:
+    draft = Release(
         mechanism=mechanism,
+        clip_norm=0.5,
+        count=ROUNDS * STEPS if mechanism == "gradients" else 1,
+        sampling_rate=0.3 if poisson else 1.0,
         public_size=60,
     )
+    return plan_for(draft, epsilon=EPSILON, delta=DELTA).release(mechanism)
 
 
 def audit_gradients(*, seed: int = 0, canaries: int = 1200, poisson: bool = False) -> Certified:
     task = TrainTask(rounds=ROUNDS, steps=STEPS, sampling="poisson" if poisson else "full")
     found = gradient_canaries(
-        REAL, CLASSES, task=task, plan=plan(poisson=poisson), canaries=canaries, seed=seed
+        REAL, CLASSES, task=task, release=release(poisson=poisson), canaries=canaries, seed=seed
     )
     return certify(found, delta=DELTA)
 
 
 def audit_statistics(*, seed: int = 0, canaries: int = 1200) -> Certified:
     found = statistics_canaries(
-        REAL, CLASSES, plan=plan("statistics"), canaries=canaries, seed=seed
+        REAL, CLASSES, release=release("statistics"), canaries=canaries, seed=seed
     )
     return certify(found, delta=DELTA)
 

@@ -24,7 +24,7 @@ from fedtl.audit.lira import (
 )
 from fedtl.errors import PrivacyError
 from fedtl.features.prepare import prepared_rows
-from fedtl.privacy.plan import plan_for
+from fedtl.privacy.plan import Release, plan_for
 from fedtl.train.fit import Examples
 from fedtl.train.task import TrainTask
 
@@ -41,7 +41,7 @@ POOL = unit_examples(80)
 
 @pytest.fixture(scope="module")
 def open_shadows() -> Shadows:
-    return train_shadows(POOL, CLASSES, task=TASK, plan=None, shadows=96)
+    return train_shadows(POOL, CLASSES, task=TASK, release=None, shadows=96)
 
 
 @pytest.mark.parametrize(("online", "least"), [(True, 0.85), (False, 0.75)])
@@ -56,18 +56,19 @@ def test_members_of_an_unprotected_run_are_told_from_others(
 
 def test_under_a_plan_members_are_hardly_told_from_others() -> None:
     epsilon, delta = 1.0, 1e-5
-    plan = plan_for(epsilon=epsilon, delta=delta, clip_norm=0.5, releases=40, public_size=40)
-    found = attack(train_shadows(POOL, CLASSES, task=TASK, plan=plan, shadows=96))
+    draft = Release(mechanism="gradients", clip_norm=0.5, count=40, public_size=40)
+    release = plan_for(draft, epsilon=epsilon, delta=delta).release("gradients")
+    found = attack(train_shadows(POOL, CLASSES, task=TASK, release=release, shadows=96))
     assert abs(found.auc - 0.5) < 0.06
     for fpr, tpr in zip(found.fpr, found.tpr, strict=True):
         assert tpr <= most_tpr(float(fpr), epsilon=epsilon, delta=delta) + 0.06
 
 
 def test_shadow_heads_are_those_of_sites_that_train_alone(open_shadows: Shadows) -> None:
-    again = train_shadows(POOL, CLASSES, task=TASK, plan=None, shadows=40)
+    again = train_shadows(POOL, CLASSES, task=TASK, release=None, shadows=40)
     assert np.array_equal(again.members[:16], train_shadows(
-        POOL, CLASSES, task=TASK, plan=None, shadows=16).members)  # fmt: skip
-    one = train_shadows(POOL, CLASSES, task=TASK, plan=None, shadows=16, seed=9)
+        POOL, CLASSES, task=TASK, release=None, shadows=16).members)  # fmt: skip
+    one = train_shadows(POOL, CLASSES, task=TASK, release=None, shadows=16, seed=9)
     assert not np.array_equal(one.members, again.members[:16])
     assert 0.4 < open_shadows.members.mean() < 0.6
 
@@ -107,11 +108,11 @@ def test_the_roc_curve_is_scikit_learns_with_ties_too() -> None:
 
 def test_too_few_shadow_heads_are_refused() -> None:
     with pytest.raises(PrivacyError, match="3 shadow heads on 80 examples"):
-        train_shadows(POOL, CLASSES, task=TASK, plan=None, shadows=3)
+        train_shadows(POOL, CLASSES, task=TASK, release=None, shadows=3)
 
 
 def test_a_raw_update_of_one_example_gives_it_away_exactly() -> None:
-    found = invert_updates(POOL, CLASSES, plan=None)
+    found = invert_updates(POOL, CLASSES, release=None)
     assert found.errors.max() < 1e-6
     assert found.labels_right == 1.0
     assert found.found == 1.0
@@ -120,15 +121,16 @@ def test_a_raw_update_of_one_example_gives_it_away_exactly() -> None:
 @pytest.mark.parametrize("epsilon", [1.0, 8.0])
 def test_a_released_update_gives_nobody_away(epsilon: float) -> None:
     for releases in (1, 50):
-        plan = plan_for(epsilon=epsilon, delta=1e-5, clip_norm=0.5, releases=releases)
-        found = invert_updates(POOL, CLASSES, plan=plan)
+        draft = Release(mechanism="gradients", clip_norm=0.5, count=releases)
+        release = plan_for(draft, epsilon=epsilon, delta=1e-5).release("gradients")
+        found = invert_updates(POOL, CLASSES, release=release)
         assert found.found == 0.0
         assert found.errors.min() > 0.5
         assert found.labels_right < 0.75
 
 
 def test_clipping_alone_does_not_stop_an_inversion() -> None:
-    found = invert_updates(POOL, CLASSES, plan=replace(planted.plan(), noise_multiplier=1e-9))
+    found = invert_updates(POOL, CLASSES, release=replace(planted.release(), noise_multiplier=1e-9))
     assert found.found == 1.0
 
 

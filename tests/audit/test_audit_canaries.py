@@ -40,13 +40,13 @@ def test_noise_of_the_operating_system_keeps_the_promise_too() -> None:
         REAL,
         CLASSES,
         task=TASK,
-        plan=planted.plan(),
+        release=planted.release(),
         canaries=1200,
         streams_of=lambda round_: SystemStreams(),
     )
     inside, outside = found.scores[0][found.included], found.scores[0][~found.included]
     assert inside.mean() - outside.mean() == pytest.approx(1, abs=0.5)  # sd 0.08
-    noise = planted.plan().noise_multiplier / (ROUNDS * STEPS) ** 0.5
+    noise = planted.release().noise_multiplier / (ROUNDS * STEPS) ** 0.5
     assert outside.std() == pytest.approx(noise, rel=0.15)  # sd 3 %
     assert certify(found, delta=DELTA, significance=1e-4).highest <= EPSILON
 
@@ -54,7 +54,7 @@ def test_noise_of_the_operating_system_keeps_the_promise_too() -> None:
 def test_sampled_batches_keep_the_promise_and_weak_noise_breaks_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert below_gaussian(planted.plan(poisson=True))
+    assert below_gaussian(planted.release(poisson=True), DELTA)
     certified = planted.audit_gradients(poisson=True)
     assert 0.1 * EPSILON < certified.highest <= EPSILON
     planted.noise_off_by_ten(monkeypatch)
@@ -98,8 +98,8 @@ def test_grave_faults_refute_the_claim_without_any_assumption(
 
 def test_without_privacy_every_canary_is_found() -> None:
     for found in (
-        gradient_canaries(REAL, CLASSES, task=TASK, plan=None, canaries=150),
-        statistics_canaries(REAL, CLASSES, plan=None, canaries=150),
+        gradient_canaries(REAL, CLASSES, task=TASK, release=None, canaries=150),
+        statistics_canaries(REAL, CLASSES, release=None, canaries=150),
     ):
         scores = found.scores[0]
         assert scores[found.included].min() > scores[~found.included].max()
@@ -132,7 +132,7 @@ def test_canaries_are_coins_in_all_directions_and_all_are_clipped() -> None:
         torch.zeros(1, CLASSES, WIDTH),
         [made.planted(REAL)],
         task=TrainTask(rounds=1, lr=1.0),
-        plan=planted.plan(),
+        release=planted.release(),
         streams=[SeededStreams(0, 1, "a")],
     )
     assert math.isfinite(float(head.norm()))
@@ -141,4 +141,4 @@ def test_canaries_are_coins_in_all_directions_and_all_are_clipped() -> None:
 @pytest.mark.parametrize(("canaries", "fault"), [(99, "few"), (20_000, "many")])
 def test_canaries_that_certify_nothing_are_refused(canaries: int, fault: str) -> None:
     with pytest.raises(PrivacyError, match=f"{canaries} canaries are too {fault}"):
-        gradient_canaries(REAL, CLASSES, task=TASK, plan=None, canaries=canaries)
+        gradient_canaries(REAL, CLASSES, task=TASK, release=None, canaries=canaries)

@@ -142,7 +142,7 @@ def test_plan_says_what_a_recipe_would_cost_and_whether_it_may(
     rows = json.loads(told(capsys, "plan", str(recipe), str(site), "--json"))
     now = epsilon_of(GaussianEvent(4.0, 6), 1e-5)
     assert [r["now"] for r in rows] == [now, now]
-    alone = plan_of(load_recipe(recipe), mean_size=5.0)
+    alone = plan_of(load_recipe(recipe), mean_size=5.0, sites=5)
     assert alone is not None
     assert [r["cost"] for r in rows] == [epsilon_of(alone.event(), 1e-5)] * 2
     assert rows[0]["cost"] == pytest.approx(2.0, abs=1e-6)

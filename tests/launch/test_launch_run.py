@@ -14,7 +14,7 @@ from small import recipe, run
 
 from fedtl.errors import CacheError, PrivacyError, RecipeError
 from fedtl.launch.federation import build
-from fedtl.launch.history import Entry, releases_of
+from fedtl.launch.history import Entry, Tally
 from fedtl.launch.plans import FEATURE_NORM, plan_of, task_of
 from fedtl.launch.simulate import new_folder, recipe_of
 from fedtl.privacy.ledger import Ledger
@@ -81,7 +81,9 @@ def test_what_was_lost_on_the_way_was_spent_all_the_same(tmp_path: Path) -> None
 
 
 def record(round_: int, failures: dict[str, str], releases: dict[str, int]) -> Entry:
-    return Entry(RoundRecord(round_, ("a", "b"), failures, releases, {}, 0, 0, 0), {}, {})
+    return Entry(
+        RoundRecord(round_, ("a", "b"), failures, "gradients", releases, {}, 0, 0, 0), {}, {}
+    )
 
 
 def test_only_failures_at_the_site_cost_nothing() -> None:
@@ -90,9 +92,11 @@ def test_only_failures_at_the_site_cost_nothing() -> None:
         record(2, {"b": "update.not-finite"}, {"a": 6}),
         record(3, {"b": "data.unreadable"}, {"a": 9}),
     ]
-    assert releases_of(entries, per_round=3) == {"a": 9, "b": 6}
+    counted = Tally.of(entries, {"gradients": 3}).counts
+    assert counted == {"a": {"gradients": 9}, "b": {"gradients": 6}}
     entries.append(record(4, {}, {"a": 12, "b": 9}))  # the site's own count wins
-    assert releases_of(entries, per_round=3) == {"a": 12, "b": 9}
+    counted = Tally.of(entries, {"gradients": 3}).counts
+    assert counted == {"a": {"gradients": 12}, "b": {"gradients": 9}}
 
 
 @pytest.mark.parametrize(
@@ -188,17 +192,19 @@ def test_a_strategy_of_ones_own_file_runs(tmp_path: Path) -> None:
 
 def test_the_plan_is_made_for_the_whole_run_by_public_numbers_alone() -> None:
     chosen = recipe(train__sampling="poisson", train__batch_size=20, privacy__public_size=100)
-    plan = plan_of(chosen, mean_size=55.0)
+    plan = plan_of(chosen, mean_size=55.0, sites=4)
     assert plan is not None
-    assert (plan.releases, plan.sampling_rate, plan.public_size) == (4, 0.2, 100.0)
-    assert plan.epsilon_after(4) <= 8.0
-    small = plan_of(recipe(train__sampling="poisson", train__batch_size=99), mean_size=55.0)
+    (release,) = plan.releases
+    assert (release.count, release.sampling_rate, release.public_size) == (4, 0.2, 100.0)
+    assert plan.epsilon_after() <= 8.0
+    large = recipe(train__sampling="poisson", train__batch_size=99)
+    small = plan_of(large, mean_size=55.0, sites=4)
     assert small is not None
-    assert small.sampling_rate == 1.0
-    statistics = plan_of(recipe(strategy__name="fed3r"), mean_size=55.0)
+    assert small.releases[0].sampling_rate == 1.0
+    statistics = plan_of(recipe(strategy__name="fed3r"), mean_size=55.0, sites=4)
     assert statistics is not None
-    assert (statistics.mechanism, statistics.releases) == ("statistics", 1)
-    assert plan_of(recipe(privacy__enabled=False), mean_size=55.0) is None
+    assert [(r.mechanism, r.count) for r in statistics.releases] == [("statistics", 1)]
+    assert plan_of(recipe(privacy__enabled=False), mean_size=55.0, sites=4) is None
     assert task_of(chosen).sampling == "poisson"
 
 
@@ -246,7 +252,7 @@ def test_patients_are_protected_as_a_whole_where_the_recipe_says_so(tmp_path: Pa
     federation = build(chosen)
     plan = federation.plan()
     assert plan is not None
-    assert plan.public_size < np.mean(sizes) / 2
+    assert plan.releases[0].public_size < np.mean(sizes) / 2
     without = recipe(**changes, partition__kind="group")
     other = run(tmp_path / "examples", without)
     assert "per example" in other.result.plan

@@ -19,7 +19,8 @@ from fedtl.privacy.ledger import Budget, DataSet, Ledger
 from fedtl.rounds import Settings, State, run
 from fedtl.rounds.sites import describe_sites
 from fedtl.site.account import bytes_of, content_of, update_of
-from fedtl.site.site import Site, train_cohort
+from fedtl.site.cohort import train_cohort
+from fedtl.site.site import Site
 from fedtl.strategies import make_strategy
 from fedtl.train.heads import initial_head
 from fedtl.train.task import TrainTask
@@ -68,7 +69,7 @@ def test_a_message_delivered_twice_is_one_release(ledger: Ledger) -> None:
     site = real(ledger)
     first, again = train(site, request()), train(site, request())
     np.testing.assert_array_equal(weights(first), weights(again))
-    assert ledger.releases("7") == 2
+    assert ledger.releases("7", "train") == 2
     other = real(ledger)  # as after a restart
     np.testing.assert_array_equal(weights(train(other, request())), weights(first))
     assert not np.array_equal(weights(train(site, request(2))), weights(first))
@@ -83,11 +84,11 @@ def test_statistics_are_paid_for_and_answered_once(ledger: Ledger) -> None:
     for name in first.arrays:
         np.testing.assert_array_equal(first.arrays[name], again.arrays[name])
         assert first.arrays[name].dtype == again.arrays[name].dtype
-    assert (first.releases, first.weight, ledger.releases("7")) == (1, 1.0, 1)
+    assert (first.releases, first.weight, ledger.releases("7", "train.statistics")) == (1, 1.0, 1)
 
 
 def test_the_ledger_counts_a_runs_releases_whatever_the_process_remembers(ledger: Ledger) -> None:
-    plan = replace(PLAN, releases=5)
+    plan = toy_plan(5)
     asked = [replace(request(round_), plan=plan) for round_ in (1, 2, 3)]
     answers = [train(real(ledger), one) for one in asked]
     assert [a.releases for a in answers if isinstance(a, Update)] == [2, 4]
@@ -99,7 +100,7 @@ def test_beyond_the_budget_nothing_is_computed_and_the_code_says_so(
     ledger: Ledger, caplog: pytest.LogCaptureFixture
 ) -> None:
     site = real(ledger)
-    site.budget = Budget(epsilon_of(PLAN.event(4), 1e-5), 1e-5)
+    site.budget = Budget(epsilon_of(PLAN.event({"gradients": 4}), 1e-5), 1e-5)
     with caplog.at_level(logging.WARNING, "fedtl.site"):
         answers = [train(site, request(round_)) for round_ in (1, 2, 3)]
     assert answers[2] == SiteFailure("privacy.budget")
@@ -115,7 +116,7 @@ def test_a_run_goes_on_without_the_site_that_refuses(tmp_path: Path) -> None:
         site = toys.site(name)
         site.ledger = Ledger.open(tmp_path / name, durable=False)
         site.dataset = records(NAMES.index(name))
-    toys.site("site-b").budget = Budget(epsilon_of(PLAN.event(2), 1e-5), 1e-5)
+    toys.site("site-b").budget = Budget(epsilon_of(PLAN.event({"gradients": 2}), 1e-5), 1e-5)
     grid = StackedGrid(make_client_app(toys), NAMES[:3], site_of=toys)
     outcome = run(
         grid,
@@ -163,11 +164,11 @@ def test_a_failure_after_the_charge_is_counted_and_the_repeat_is_not_charged_aga
 ) -> None:
     site = real(ledger)
     with monkeypatch.context() as broken:
-        broken.setattr("fedtl.site.site.fit", lambda *_, **__: 1 / 0)
+        broken.setattr("fedtl.site.cohort.fit", lambda *_, **__: 1 / 0)
         assert train(site, request()) == SiteFailure("site.failed")
-    assert ledger.releases("7") == 2
+    assert ledger.releases("7", "train") == 2
     assert isinstance(train(site, request()), Update)
-    assert ledger.releases("7") == 2
+    assert ledger.releases("7", "train") == 2
 
 
 def test_a_reply_that_cannot_be_stored_is_not_handed_out(

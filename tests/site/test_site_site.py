@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from toys import CANARY, NAMES, WIDTH, Toys, toy_plan
+from toys import CANARY, NAMES, WIDTH, Toys, toy_plan, toy_release
 
 from fedtl.errors import PrivacyError, SiteFailure
 from fedtl.privacy.plan import PrivacyPlan
-from fedtl.site.site import charge, train_cohort
+from fedtl.site.cohort import train_cohort
+from fedtl.site.site import paid
 from fedtl.train.heads import initial_head
 from fedtl.train.streams import SeededStreams, SystemStreams
 from fedtl.train.task import TrainTask
@@ -33,13 +34,13 @@ def train(toys: Toys, names: tuple[str, ...], asked: Request) -> list[Update | S
 
 @pytest.mark.parametrize("spent", [0, 3, 9, 10])
 def test_releases_are_counted_over_the_run_and_end_with_the_plan(spent: int) -> None:
-    plan = toy_plan(10)
+    release = toy_release(10)
     if spent + 1 <= 10:
-        assert charge(plan, spent, 1) == spent + 1
+        assert paid(None, release, spent, 1) == spent + 1
     with pytest.raises(PrivacyError) as error:
-        charge(plan, spent, 11 - spent)
+        paid(None, release, spent, 11 - spent)
     assert error.value.code == "privacy.spent"
-    assert charge(None, spent, 1) == 0
+    assert paid(None, None, spent, 1) == 0
 
 
 def test_a_spent_site_releases_nothing() -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fedtl.privacy.plan import PrivacyPlan
+from fedtl.privacy.plan import Release
 from fedtl.train.fit import Examples
 from fedtl.train.task import TrainTask
 
@@ -57,7 +57,7 @@ def slow_fit(
     head: Tensor,
     examples: Examples,
     task: TrainTask,
-    plan: PrivacyPlan | None,
+    release: Release | None,
     streams: Fixed,
     *,
     round_: int = 1,
@@ -73,12 +73,12 @@ def slow_fit(
     for step in range(task.steps):
         chosen = rows[step] if rows is not None else torch.arange(len(examples))
         x, y = examples.x[chosen].double(), examples.y[chosen]
-        gradient = clipped_sum(weight.detach(), x, y, plan.clip_norm if plan else None)
-        if plan is None:
+        gradient = clipped_sum(weight.detach(), x, y, release.clip_norm if release else None)
+        if release is None:
             gradient /= max(len(y), 1)
         else:
-            gradient += plan.noise_multiplier * plan.clip_norm * streams.value
-            gradient /= plan.sampling_rate * plan.public_size
+            gradient += release.noise_multiplier * release.clip_norm * streams.value
+            gradient /= release.sampling_rate * release.public_size
         gradient += task.weight_decay * weight.detach()
         weight.grad = gradient + task.proximal_mu * (weight.detach() - start)
         for group in optimizer.param_groups:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toys import toy_plan
+from toys import toy_release
 
 from fedtl.train.fit import Examples, fit
 from fedtl.train.streams import SeededStreams, SystemStreams, add_normal
@@ -58,12 +58,14 @@ def test_in_a_cohort_a_site_gets_the_bits_it_gets_alone(
         proximal_mu=pull,
         schedule="cosine",
     )
-    plan = toy_plan(poisson=sampling == "poisson") if private and sampling != "shuffle" else None
+    release = (
+        toy_release(poisson=sampling == "poisson") if private and sampling != "shuffle" else None
+    )
 
     def trained(chosen: list[int]) -> torch.Tensor:
         streams = [SeededStreams(1, 1, f"site-{at}") for at in chosen]
         heads, examples = head.expand(len(chosen), -1, -1), [sites[at] for at in chosen]
-        return fit(heads, examples, task=task, plan=plan, streams=streams)
+        return fit(heads, examples, task=task, release=release, streams=streams)
 
     together = trained(list(range(len(sites))))
     alone = [trained([at])[0] for at in range(len(sites))]

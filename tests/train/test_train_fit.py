@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from slow import Fixed, clipped_sum, opacus_sum, slow_fit
-from toys import toy_examples, toy_plan
+from toys import toy_examples, toy_release
 
 from fedtl.errors import PrivacyError
-from fedtl.privacy.plan import PrivacyPlan
+from fedtl.privacy.plan import Release
 from fedtl.train.fit import Examples, fit
 from fedtl.train.task import TrainTask
 
@@ -24,12 +24,14 @@ def fit_one(
     start: torch.Tensor,
     examples: Examples,
     task: TrainTask,
-    plan: PrivacyPlan | None = None,
+    release: Release | None = None,
     streams: object = None,
     round_: int = 1,
 ) -> torch.Tensor:
     streams = streams or Fixed()
-    return fit(start[None], [examples], task=task, plan=plan, streams=[streams], round_=round_)[0]
+    return fit(
+        start[None], [examples], task=task, release=release, streams=[streams], round_=round_
+    )[0]
 
 
 shapes = st.tuples(
@@ -44,18 +46,18 @@ def test_a_private_step_is_the_clipped_noised_sum_over_a_public_number(
 ) -> None:
     n, width, classes, seed = shape
     examples = toy_examples(n, seed, width=width, classes=classes)
-    plan = toy_plan(clip_norm=clip)
+    release = toy_release(clip_norm=clip)
     task, start = TrainTask(rounds=1, steps=2, lr=0.7), head(classes, width, seed)
-    expected = slow_fit(start, examples, task, plan, Fixed(value=noise))
-    actual = fit_one(start, examples, task, plan, Fixed(value=noise))
+    expected = slow_fit(start, examples, task, release, Fixed(value=noise))
+    actual = fit_one(start, examples, task, release, Fixed(value=noise))
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("clip", [0.01, 0.3, 50.0])
 def test_clipped_sums_equal_opacus(clip: float) -> None:
     examples, start = toy_examples(50, 3, width=9, classes=4), head(4, 9)
-    plan = toy_plan(clip_norm=clip, public_size=1.0)
-    after = fit_one(start, examples, TrainTask(rounds=1, lr=1.0), plan)
+    release = toy_release(clip_norm=clip, public_size=1.0)
+    after = fit_one(start, examples, TrainTask(rounds=1, lr=1.0), release)
     # Opacus divides by norm + 1e-6, which moves clipped gradients by one millionth of their norm
     expected = opacus_sum(start, examples.x, examples.y, clip)
     torch.testing.assert_close(start - after, expected, atol=1e-5, rtol=1e-5)
@@ -67,8 +69,8 @@ def test_an_examples_influence_never_exceeds_the_clip_norm() -> None:
     loud = Examples.of(
         torch.cat([examples.x, 1e4 * torch.ones(1, 6)]), torch.cat([examples.y, torch.tensor([0])])
     )
-    plan, task = toy_plan(clip_norm=0.5, public_size=1.0), TrainTask(rounds=1, lr=1.0)
-    with_, without = (fit_one(head(3, 6), e, task, plan) for e in (loud, examples))
+    release, task = toy_release(clip_norm=0.5, public_size=1.0), TrainTask(rounds=1, lr=1.0)
+    with_, without = (fit_one(head(3, 6), e, task, release) for e in (loud, examples))
     assert float((with_ - without).norm()) <= 0.5 + 1e-5
 
 
@@ -89,10 +91,10 @@ OPTIONS = {
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_options_equal_torchs_optimisers(options: dict[str, object], private: bool) -> None:
     task = TrainTask(**({"rounds": 4, "steps": 5, "lr": 0.5} | options))  # type: ignore[arg-type]
-    plan = toy_plan() if private else None
+    release = toy_release() if private else None
     examples, start = toy_examples(25, 2), head(3, 6)
-    expected = slow_fit(start, examples, task, plan, Fixed(value=0.3), round_=3)
-    actual = fit_one(start, examples, task, plan, Fixed(value=0.3), round_=3)
+    expected = slow_fit(start, examples, task, release, Fixed(value=0.3), round_=3)
+    actual = fit_one(start, examples, task, release, Fixed(value=0.3), round_=3)
     torch.testing.assert_close(actual, expected, atol=2e-5, rtol=1e-4)
 
 
@@ -108,14 +110,14 @@ def test_a_padded_cohort_equals_its_sites_one_by_one(
 ) -> None:
     """The way of a GPU (padded, masked, ragged, with empty sites) against the way of a CPU."""
     private = private and sampling != "shuffle"
-    plan = toy_plan(poisson=sampling == "poisson") if private else None
+    release = toy_release(poisson=sampling == "poisson") if private else None
     task = TrainTask(rounds=1, steps=3, sampling=sampling, batch_size=8, lr=0.5, momentum=0.5)
     sites = [toy_examples(n, at) for at, n in enumerate(sizes)]
     heads = torch.stack([head(3, 6, at) for at in range(len(sizes))])
 
     def trained(size: int) -> torch.Tensor:
         streams = [Fixed(at, value=0.1 * at) for at in range(len(sizes))]
-        return fit(heads, sites, task=task, plan=plan, streams=streams, chunk=size)
+        return fit(heads, sites, task=task, release=release, streams=streams, chunk=size)
 
     torch.testing.assert_close(trained(chunk), trained(1), atol=1e-6, rtol=1e-5)
 
@@ -126,18 +128,25 @@ def test_training_leaves_heads_and_examples_alone(chunk: int) -> None:
     heads = torch.stack([head(3, 6, at) for at in range(3)])
     before = [heads.clone(), *(t.clone() for s in sites for t in (s.x, s.y, s.norms))]
     task = TrainTask(rounds=1, steps=4, momentum=0.9, weight_decay=0.1, averaging=0.5)
-    fit(heads, sites, task=task, plan=toy_plan(), streams=[Fixed() for _ in sites], chunk=chunk)
+    fit(
+        heads,
+        sites,
+        task=task,
+        release=toy_release(),
+        streams=[Fixed() for _ in sites],
+        chunk=chunk,
+    )
     after = [heads, *(t for s in sites for t in (s.x, s.y, s.norms))]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
 def test_a_sites_bits_do_not_depend_on_its_cohort() -> None:
     sites = [toy_examples(60 + 9 * at, at) for at in range(4)]
-    task, plan = TrainTask(rounds=1, steps=3, sampling="poisson"), toy_plan(poisson=True)
+    task, release = TrainTask(rounds=1, steps=3, sampling="poisson"), toy_release(poisson=True)
     start = head(3, 6).expand(4, -1, -1)
     streams = [Fixed(at, 0.2) for at in range(4)]
-    together = fit(start, sites, task=task, plan=plan, streams=streams)
-    alone = [fit_one(head(3, 6), s, task, plan, Fixed(at, 0.2)) for at, s in enumerate(sites)]
+    together = fit(start, sites, task=task, release=release, streams=streams)
+    alone = [fit_one(head(3, 6), s, task, release, Fixed(at, 0.2)) for at, s in enumerate(sites)]
     assert all(torch.equal(a, b) for a, b in zip(together, alone, strict=True))
 
 
@@ -155,28 +164,28 @@ def test_without_a_plan_an_empty_site_keeps_its_head() -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "plan"),
+    ("task", "release"),
     [
-        (TrainTask(rounds=1, sampling="shuffle"), toy_plan()),
-        (TrainTask(rounds=1, sampling="shuffle"), toy_plan(poisson=True)),
-        (TrainTask(rounds=1, sampling="full"), toy_plan(poisson=True)),
-        (TrainTask(rounds=1), toy_plan(mechanism="statistics")),
+        (TrainTask(rounds=1, sampling="shuffle"), toy_release()),
+        (TrainTask(rounds=1, sampling="shuffle"), toy_release(poisson=True)),
+        (TrainTask(rounds=1, sampling="full"), toy_release(poisson=True)),
+        (TrainTask(rounds=1), toy_release(mechanism="statistics")),
     ],
 )
 def test_batches_that_the_accounting_does_not_cover_are_refused(
-    task: TrainTask, plan: PrivacyPlan
+    task: TrainTask, release: Release
 ) -> None:
     with pytest.raises(PrivacyError) as error:
-        fit_one(head(3, 6), toy_examples(5, 1), task, plan)
+        fit_one(head(3, 6), toy_examples(5, 1), task, release)
     assert error.value.code == "plan.mismatch"
     assert error.value.next_step
 
 
 def test_poisson_batches_at_rate_one_are_full_batches() -> None:
     """A recipe whose batch is as large as a site must not be refused by its own plan."""
-    examples, plan = toy_examples(20, 1), toy_plan()
+    examples, release = toy_examples(20, 1), toy_release()
     full, poisson = (
-        fit_one(head(3, 6), examples, TrainTask(rounds=1, steps=3, sampling=s), plan)
+        fit_one(head(3, 6), examples, TrainTask(rounds=1, steps=3, sampling=s), release)
         for s in ("full", "poisson")
     )
     torch.testing.assert_close(full, poisson)

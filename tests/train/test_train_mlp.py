@@ -7,10 +7,10 @@ import pytest
 import torch
 from slow import Fixed
 from torch.nn import functional
-from toys import WIDTH, toy_examples, toy_plan
+from toys import WIDTH, toy_examples, toy_release
 
 from fedtl.errors import PrivacyError, RecipeError
-from fedtl.privacy.plan import PrivacyPlan
+from fedtl.privacy.plan import Release
 from fedtl.train.heads import evaluate, initial_head
 from fedtl.train.mlp import fit_mlp_head
 from fedtl.train.task import TrainTask
@@ -20,11 +20,11 @@ START = initial_head("mlp", WIDTH, 3, hidden=8, seed=1)
 
 
 def trained(
-    task: TrainTask, plan: PrivacyPlan | None = None, *, round_: int = 1, noise: float = 0.0
+    task: TrainTask, release: Release | None = None, *, round_: int = 1, noise: float = 0.0
 ) -> Arrays:
     streams = Fixed(3, noise)
     return fit_mlp_head(
-        START, toy_examples(40, 1), task=task, plan=plan, streams=streams, round_=round_
+        START, toy_examples(40, 1), task=task, release=release, streams=streams, round_=round_
     )
 
 
@@ -32,9 +32,7 @@ def mlp(**options: object) -> TrainTask:
     return TrainTask(**({"rounds": 4, "steps": 3, "lr": 0.5, "head": "mlp"} | options))  # type: ignore[arg-type]
 
 
-def slow(
-    task: TrainTask, plan: PrivacyPlan | None, round_: int, noise: float
-) -> list[torch.Tensor]:
+def slow(task: TrainTask, release: Release | None, round_: int, noise: float) -> list[torch.Tensor]:
     """Per-example autograd, clipped over all tensors together, and torch's SGD."""
     examples = toy_examples(40, 1)
     leaves = [torch.nn.Parameter(torch.from_numpy(v.copy())) for v in START.values()]
@@ -47,13 +45,13 @@ def slow(
             loss = functional.cross_entropy(functional.linear(inner, *leaves[2:])[None], y[None])
             gradients = torch.autograd.grad(loss, leaves)
             norm = float(torch.sqrt(sum(g.square().sum() for g in gradients)))
-            scale = min(1.0, plan.clip_norm / norm) if plan else 1.0
+            scale = min(1.0, release.clip_norm / norm) if release else 1.0
             for total, gradient in zip(totals, gradients, strict=True):
                 total += scale * gradient
         for leaf, total, origin in zip(leaves, totals, start, strict=True):
-            if plan:
-                total += noise * plan.noise_multiplier * plan.clip_norm
-                leaf.grad = total / plan.public_size
+            if release:
+                total += noise * release.noise_multiplier * release.clip_norm
+                leaf.grad = total / release.public_size
             else:
                 leaf.grad = total / len(examples)
             leaf.grad += task.proximal_mu * (leaf.detach() - origin)
@@ -69,9 +67,9 @@ def slow(
     ids=str,
 )
 def test_training_equals_the_slow_way(options: dict[str, object], private: bool) -> None:
-    task, plan = mlp(**options), toy_plan() if private else None
-    expected = slow(task, plan, 3, 0.4)
-    actual = trained(task, plan, round_=3, noise=0.4)
+    task, release = mlp(**options), toy_release() if private else None
+    expected = slow(task, release, 3, 0.4)
+    actual = trained(task, release, round_=3, noise=0.4)
     for name, value in zip(START, expected, strict=True):
         np.testing.assert_allclose(actual[name], value.numpy(), atol=2e-5, err_msg=name)
 
@@ -85,16 +83,16 @@ def test_training_learns_and_leaves_its_start_alone() -> None:
 
 def test_private_poisson_batches_follow_the_plan() -> None:
     """The task's own batch size would give other batches than the accounting covers."""
-    plan = toy_plan(poisson=True)
-    by_plan = [trained(mlp(sampling="poisson", batch_size=b), plan) for b in (1, 1000)]
+    release = toy_release(poisson=True)
+    by_plan = [trained(mlp(sampling="poisson", batch_size=b), release) for b in (1, 1000)]
     assert all(np.array_equal(by_plan[0][k], by_plan[1][k]) for k in START)
-    full = trained(mlp(), toy_plan())
+    full = trained(mlp(), toy_release())
     assert not np.array_equal(by_plan[0]["out.bias"], full["out.bias"])
 
 
 def test_batches_outside_the_plan_are_refused() -> None:
     with pytest.raises(PrivacyError) as error:
-        trained(mlp(), toy_plan(poisson=True))
+        trained(mlp(), toy_release(poisson=True))
     assert error.value.code == "plan.mismatch"
 
 

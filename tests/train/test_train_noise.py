@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from toys import toy_plan
+from toys import toy_release
 
 from fedtl.rng import stream
 from fedtl.train.fit import Examples, fit
@@ -22,16 +22,18 @@ def noise_of(
     heads = torch.zeros(len(streams), classes, 200)
     sampling = "poisson" if poisson else "full"
     task = TrainTask(rounds=1, steps=steps, lr=1.0, sampling=sampling)
-    plan = toy_plan(poisson=poisson)
+    release = toy_release(poisson=poisson)
     sites = [EMPTY] * len(streams)
-    return -fit(heads, sites, task=task, plan=plan, streams=streams).numpy()  # type: ignore[arg-type]
+    return -fit(heads, sites, task=task, release=release, streams=streams).numpy()  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("poisson", [False, True], ids=["full", "poisson"])
 @pytest.mark.parametrize("system", [False, True], ids=["seeded", "system"])
 def test_noise_has_the_plans_standard_deviation(poisson: bool, system: bool) -> None:
-    plan = toy_plan(poisson=poisson)
-    expected = plan.noise_multiplier * plan.clip_norm / (plan.sampling_rate * plan.public_size)
+    release = toy_release(poisson=poisson)
+    expected = (
+        release.noise_multiplier * release.clip_norm / (release.sampling_rate * release.public_size)
+    )
     streams = [SystemStreams() if system else SeededStreams(3, r, "a") for r in range(400)]
     noise = noise_of(streams, poisson=poisson)
     assert noise.std() == pytest.approx(expected, rel=0.01)  # 400,000 numbers: sd 0.11 %

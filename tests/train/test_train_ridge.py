@@ -8,11 +8,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from slow import Fixed
-from toys import CLASSES, toy_examples, toy_plan
+from toys import CLASSES, toy_examples, toy_release
 
 from fedtl.data import partition
 from fedtl.errors import PrivacyError
-from fedtl.privacy.plan import PrivacyPlan
+from fedtl.privacy.plan import Release
 from fedtl.train.fit import Examples
 from fedtl.train.ridge import add, ridge_head, statistics, unpack
 from fedtl.train.streams import SeededStreams
@@ -73,15 +73,17 @@ def test_vector() -> None:
 VECTOR = [-0.01100908, -0.0350093, -0.12312069]
 
 
-def statistics_plan(**changes: object) -> PrivacyPlan:
-    return toy_plan(1, mechanism="statistics", **changes)
+def statistics_release(**changes: object) -> Release:
+    return toy_release(1, mechanism="statistics", **changes)
 
 
 def test_private_statistics_carry_the_promised_noise() -> None:
     """Noise of sd z sqrt(2) R² on the diagonal, that over sqrt(2) beside it, z sqrt(2) R on B."""
-    plan, d = statistics_plan(clip_norm=0.7, noise_multiplier=2.0), 60
+    release, d = statistics_release(clip_norm=0.7, noise_multiplier=2.0), 60
     nothing = Examples.of(torch.zeros(0, d), torch.zeros(0, dtype=torch.int64))
-    parts = [statistics(nothing, 3, plan=plan, streams=SeededStreams(1, r, "a")) for r in range(60)]
+    parts = [
+        statistics(nothing, 3, release=release, streams=SeededStreams(1, r, "a")) for r in range(60)
+    ]
     grams = np.stack([unpack(p["gram"]) for p in parts])
     assert np.array_equal(grams, grams.transpose(0, 2, 1))
     diagonal = np.diagonal(grams, axis1=1, axis2=2)
@@ -97,27 +99,27 @@ def test_one_example_moves_the_statistics_by_the_accounted_sensitivity(
     seed: int, size: float
 ) -> None:
     """At most sqrt(2) in units of (R², R), however large the example's features."""
-    plan, examples = statistics_plan(clip_norm=0.7), toy_examples(10, seed)
+    release, examples = statistics_release(clip_norm=0.7), toy_examples(10, seed)
     more = Examples.of(
         torch.cat([examples.x, size * toy_examples(1, seed + 1).x]),
         torch.cat([examples.y, torch.tensor([seed % 3])]),
     )
-    with_, without = (statistics(e, 3, plan=plan, streams=Fixed()) for e in (more, examples))
+    with_, without = (statistics(e, 3, release=release, streams=Fixed()) for e in (more, examples))
     gram = (unpack(with_["gram"]) - unpack(without["gram"])) / 0.7**2
     moment = (with_["moment"] - without["moment"]) / 0.7
     assert np.sqrt((gram**2).sum() + (moment**2).sum()) <= 2**0.5 + 1e-6
 
 
-@pytest.mark.parametrize("plan", [toy_plan(), toy_plan(poisson=True, mechanism="statistics")])
-def test_plans_for_something_else_are_refused(plan: PrivacyPlan) -> None:
+@pytest.mark.parametrize("release", [toy_release(), toy_release(poisson=True)])
+def test_plans_for_something_else_are_refused(release: Release) -> None:
     with pytest.raises(PrivacyError) as error:
-        statistics(toy_examples(5, 1), 3, plan=plan, streams=Fixed())
+        statistics(toy_examples(5, 1), 3, release=release, streams=Fixed())
     assert error.value.code == "plan.mismatch"
 
 
 def test_private_statistics_without_streams_are_refused() -> None:
     with pytest.raises(PrivacyError):
-        statistics(toy_examples(5, 1), 3, plan=statistics_plan())
+        statistics(toy_examples(5, 1), 3, release=statistics_release())
 
 
 @given(st.integers(1, 12))

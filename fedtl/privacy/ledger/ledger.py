@@ -142,7 +142,8 @@ class Ledger:
         budget : Budget, optional
             Refuse if the data set would have spent more.
         most_releases : int, optional
-            Refuse if the run would have made more releases: its plan covers no more.
+            Refuse if the run would have made more releases of this kind of message: its plan covers
+            no more.
         note : str
             For people; at most 200 characters are kept.
 
@@ -156,8 +157,8 @@ class Ledger:
         """
         with self._store.writing():
             if (paid := self._store.memory.paid(request, dataset.fingerprint, event)) is not None:
-                return Charged(paid, self._store.memory.releases(request.run), repeated=True)
-            before = self._store.memory.releases(request.run)
+                return Charged(paid, self._made(request), repeated=True)
+            before = self._made(request)
             after = before + count_of(event)
             if most_releases is not None and after > most_releases:
                 raise PrivacyError(
@@ -214,10 +215,10 @@ class Ledger:
         with self._store.reading():
             return self._store.kept(request)
 
-    def releases(self, run: str) -> int:
-        """Return the number of releases that were charged to a run."""
+    def releases(self, run: str, message: str) -> int:
+        """Return the number of releases that were charged to a run for one kind of message."""
         with self._store.reading():
-            return self._store.memory.releases(run)
+            return self._store.memory.releases(run, message)
 
     def spend(
         self,
@@ -278,6 +279,9 @@ class Ledger:
         for entry in self.entries():
             plain = json.loads(entry.content())
             yield json.dumps({"number": entry.number, **plain, "hash": entry.hash})
+
+    def _made(self, request: RequestKey) -> int:
+        return self._store.memory.releases(request.run, request.message)
 
     def _check_budget(self, budget: Budget, dataset: DataSet, event: Event, entry: Entry) -> None:
         """Refuse what would exceed the budget; a clock set back makes the period longer."""

@@ -31,7 +31,7 @@ class Memory:
         self._genesis = genesis(salt)
         self._paid: dict[RequestKey, list[Entry]] = {}
         self._answered: dict[RequestKey, Entry] = {}
-        self._runs: Counter[str] = Counter()
+        self._runs: Counter[tuple[str, str]] = Counter()
         self._signatures: dict[tuple[str, int], list[frozenset[str]]] = {}
 
     @property
@@ -58,7 +58,7 @@ class Memory:
             if entry.kind == CHARGE:
                 self._paid.setdefault(entry.request, []).append(entry)
                 self.by_dataset.setdefault(entry.dataset, []).append(entry)
-                self._runs[entry.request.run] += count_of(entry.event)
+                self._runs[entry.request.run, entry.request.message] += count_of(entry.event)
             else:
                 self._answered.setdefault(entry.request, entry)
 
@@ -77,9 +77,9 @@ class Memory:
         """Return the entry of a request's stored reply, if there is one."""
         return self._answered.get(request)
 
-    def releases(self, run: str) -> int:
-        """Return the releases that were charged to a run."""
-        return self._runs[run]
+    def releases(self, run: str, message: str) -> int:
+        """Return the releases that were charged to a run for one kind of message."""
+        return self._runs[run, message]
 
     def spent(
         self,

@@ -50,7 +50,8 @@ from fedtl.privacy.secagg.keys import Identity
 from fedtl.privacy.secagg.quantise import FixedPoint
 from fedtl.privacy.secagg.secrets import Secrets
 from fedtl.privacy.secagg.server import Server
-from fedtl.privacy.secagg.session import Session, refusal
+from fedtl.privacy.secagg.session import Session, least_sites, refusal
+from fedtl.privacy.secagg.vector import SharedNoise, decode, encode
 
 __all__ = [
     "FixedPoint",
@@ -58,8 +59,12 @@ __all__ = [
     "Secrets",
     "Server",
     "Session",
+    "SharedNoise",
     "advertise",
     "confirm",
+    "decode",
+    "encode",
+    "least_sites",
     "mask",
     "open_shares",
     "refusal",

@@ -9,10 +9,21 @@ from dataclasses import asdict, dataclass
 from fedtl.errors import PrivacyError
 from fedtl.privacy.secagg.codec import dump, fields, refusal
 
-__all__ = ["LEAST_SITES", "Session", "refusal"]
+__all__ = ["LEAST_SITES", "Session", "least_sites", "refusal"]
 
 LEAST_SITES = 2
 """The sum over one site is that site's vector."""
+
+
+def least_sites(threshold: float, sites: int) -> int:
+    """Return how many of some sites must stay to the end.
+
+    Examples
+    --------
+    >>> least_sites(2 / 3, 10)
+    7
+    """
+    return max(LEAST_SITES, math.ceil(threshold * sites - 1e-9))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +86,7 @@ class Session:
 
     def least(self, sites: int | None = None) -> int:
         """Return how many of ``sites`` (default: of those invited) must stay to the end."""
-        n = self.invited if sites is None else sites
-        return max(LEAST_SITES, math.ceil(self.threshold * n - 1e-9))
+        return least_sites(self.threshold, self.invited if sites is None else sites)
 
     def to_bytes(self) -> bytes:
         """Return the session as it is sent."""

@@ -31,7 +31,7 @@ def test_the_same_request_is_one_entry_and_another_question_is_another(path: Pat
         assert [e.request for e in ledger.entries()] == [
             *(request(), request(content="other"), request(run="run-2"))
         ]
-        assert (ledger.releases("run-1"), ledger.releases("run-2")) == (2, 1)
+        assert (ledger.releases("run-1", "train"), ledger.releases("run-2", "train")) == (2, 1)
 
 
 def test_a_repeat_about_other_records_or_with_less_noise_is_paid_for(path: Path) -> None:
@@ -49,7 +49,7 @@ def test_what_was_spent_is_there_after_a_restart(path: Path) -> None:
             ledger.charge(request(round_), DATA, GaussianEvent(4.0, 2))
     with Ledger.open(path, read_only=True) as ledger:
         assert ledger.spend(DATA) == GaussianEvent(4.0, 6)
-        assert ledger.releases("run-1") == 6
+        assert ledger.releases("run-1", "train") == 6
 
 
 def test_events_of_all_kinds_come_back_as_they_were(path: Path) -> None:

@@ -1,21 +1,12 @@
-"""The recipe: one TOML file that describes a run, checked before anything starts.
-
-Unknown keys and values are refused with the nearest known one. Relative paths in a recipe resolve
-against the recipe's own folder.
-"""
+"""The tables of a recipe, with every key's default and meaning."""
 
 from __future__ import annotations
 
 import hashlib
-import tomllib
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from fedtl.errors import RecipeError, nearest
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 LINEAR_RATE, MLP_RATE = 20.0, 3.0
 """Learning rates that suit features of unit length: ``simulations/benchmarks/accuracy.py``."""
@@ -105,6 +96,15 @@ class Privacy(_Table):
     unit_cap: int = Field(
         0, ge=0, description="examples of a group used at most; 0: its summed gradient is clipped"
     )
+    model: Literal["site", "distributed"] = Field(
+        "site", description="distributed: the sites share the noise out; needs transport.secure"
+    )
+    honest_sites: int = Field(
+        0, ge=0, description="sites whose noise is counted on; 0: all that must stay to the end"
+    )
+    statistics_share: float = Field(
+        0.2, gt=0, lt=1, description="of the budget, where a strategy asks for statistics as well"
+    )
 
 
 class Strategy(_Table):
@@ -122,6 +122,10 @@ class Transport(_Table):
     via: Literal["stacked", "local", "ray"] = Field("stacked", description="the Grid")
     dropout: float = Field(0.0, ge=0, lt=1, description="share of training replies lost")
     timeout: float | None = Field(None, gt=0, description="seconds per round")
+    secure: bool = Field(False, description="secure aggregation: the server learns sums only")
+    secure_threshold: float = Field(
+        2 / 3, gt=0.5, le=1, description="share of a round's sites that must stay to the end"
+    )
 
 
 class Compare(_Table):
@@ -166,126 +170,10 @@ class Recipe(_Table):
         return tomli_w.dumps(self.model_dump(exclude_none=True))
 
 
-DEFAULT: dict[str, Any] = {
-    "name": "digits",
-    "backbone": {"image_size": 64},
-}
-"""The embedded default: scikit-learn's digit scans at five sites."""
-
-
-def load_recipe(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """Read a recipe, or the embedded default, with dotted overrides such as ``train.rounds``.
-
-    Raises
-    ------
-    RecipeError
-        A missing or malformed file, an unknown key, or a value out of range.
-    """
-    values = (
-        _read(path)
-        if path
-        else {k: dict(v) if isinstance(v, dict) else v for k, v in DEFAULT.items()}
+def replaced(recipe: Recipe, **tables: dict[str, object]) -> Recipe:
+    """Return a recipe with some values of its tables replaced."""
+    return recipe.model_copy(
+        update={
+            name: getattr(recipe, name).model_copy(update=values) for name, values in tables.items()
+        }
     )
-    for dotted, value in (overrides or {}).items():
-        _set(values, dotted, value)
-    try:
-        recipe = Recipe.model_validate(values)
-    except ValidationError as error:
-        raise _explain(error, str(path or "the default recipe")) from error
-    _check_together(recipe)
-    return recipe
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise RecipeError(
-            f"There is no recipe '{path}'.",
-            next_step="Check the path; `fedtl recipe show > my.toml` writes one to start from.",
-        ) from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RecipeError(
-            f"Recipe '{path}' is not readable TOML: {error}.", next_step="Mend the file."
-        ) from error
-    for dotted in ("data.source", "backbone.weights", "strategy.name"):
-        _resolve_path(values, dotted, path.parent)
-    return values
-
-
-def _resolve_path(values: dict[str, Any], dotted: str, folder: Path) -> None:
-    table, key = dotted.split(".")
-    inner = values.get(table)
-    if isinstance(inner, dict) and isinstance(inner.get(key), str) and inner[key]:
-        value = inner[key]
-        file = value.rpartition(":")[0] if ".py:" in value else value
-        here = "/" in file or file.endswith((".csv", ".npz", ".safetensors", ".py"))
-        if (here or (folder / file).is_dir()) and not Path(file).expanduser().is_absolute():
-            inner[key] = str((folder / file).resolve()) + value[len(file) :]
-
-
-def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
-    *tables, key = dotted.split(".")
-    for name in tables:
-        inner = values.setdefault(name, {})
-        if not isinstance(inner, dict):
-            raise RecipeError(f"'{name}' must be a table.", next_step=f"Write it as [{name}].")
-        values = inner
-    values[key] = value
-
-
-def _check_together(recipe: Recipe) -> None:
-    privacy, train = recipe.privacy, recipe.train
-    if privacy.enabled and train.sampling == "shuffle":
-        raise RecipeError(
-            "train.sampling = 'shuffle' cannot be private: the accounting covers full batches and "
-            "Poisson sampling.",
-            next_step="Set train.sampling to 'full' or 'poisson', or privacy.enabled = false.",
-        )
-    linear_only = train.optimizer == "adam" or train.averaging or train.sampling == "shuffle"
-    if recipe.head.kind == "mlp" and linear_only:
-        raise RecipeError(
-            f"train.optimizer = {train.optimizer!r}, averaging = {train.averaging} and sampling = "
-            f"{train.sampling!r} do not go with head.kind = 'mlp'.",
-            next_step="An MLP takes 'sgd', averaging 0, and 'full' or 'poisson' batches.",
-        )
-    if train.sites_per_round > recipe.partition.sites and recipe.partition.kind != "natural":
-        raise RecipeError(
-            f"train.sites_per_round = {train.sites_per_round} is more than partition.sites = "
-            f"{recipe.partition.sites}.",
-            next_step="Lower sites_per_round (0 takes all sites) or raise partition.sites.",
-        )
-
-
-def _explain(error: ValidationError, place: str) -> RecipeError:
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    more = f" ({error.error_count() - 1} more problems follow.)" if error.error_count() > 1 else ""
-    if first["type"] == "extra_forbidden":
-        return RecipeError(
-            f"'{where}' in {place} is unknown.{more}",
-            next_step=nearest(str(first["loc"][-1]), _known_keys(first["loc"][:-1])),
-        )
-    if first["type"] == "literal_error":
-        expected = str(first.get("ctx", {}).get("expected", ""))
-        known = [part.strip(" '") for part in expected.replace(" or ", ",").split(",")]
-        return RecipeError(
-            f"{where} = {first['input']!r} in {place} is unknown.{more}",
-            next_step=nearest(str(first["input"]), known),
-        )
-    return RecipeError(
-        f"{where} = {first['input']!r} in {place}: {first['msg'].lower()}.{more}",
-        next_step="Correct the value; `fedtl recipe show` lists keys, defaults and meanings.",
-    )
-
-
-def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    model: type[BaseModel] = Recipe
-    for part in location:
-        field = model.model_fields.get(str(part))
-        if field is None or not isinstance(field.annotation, type):
-            return []
-        if not issubclass(field.annotation, BaseModel):
-            return []
-        model = field.annotation
-    return list(model.model_fields)

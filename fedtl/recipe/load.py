@@ -1,0 +1,161 @@
+"""From a TOML file to a recipe that makes sense as a whole, or to a refusal that says why.
+
+Unknown keys and values are refused with the nearest known one. Relative paths in a recipe resolve
+against the recipe's own folder.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from fedtl.errors import RecipeError, nearest
+from fedtl.recipe.tables import Recipe
+
+DEFAULT: dict[str, Any] = {
+    "name": "digits",
+    "backbone": {"image_size": 64},
+}
+"""The embedded default: scikit-learn's digit scans at five sites."""
+
+
+def load_recipe(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Read a recipe, or the embedded default, with dotted overrides such as ``train.rounds``.
+
+    Raises
+    ------
+    RecipeError
+        A missing or malformed file, an unknown key, or a value out of range.
+    """
+    values = (
+        _read(path)
+        if path
+        else {k: dict(v) if isinstance(v, dict) else v for k, v in DEFAULT.items()}
+    )
+    for dotted, value in (overrides or {}).items():
+        _set(values, dotted, value)
+    try:
+        recipe = Recipe.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error, str(path or "the default recipe")) from error
+    _check_together(recipe)
+    return recipe
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise RecipeError(
+            f"There is no recipe '{path}'.",
+            next_step="Check the path; `fedtl recipe show > my.toml` writes one to start from.",
+        ) from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(
+            f"Recipe '{path}' is not readable TOML: {error}.", next_step="Mend the file."
+        ) from error
+    for dotted in ("data.source", "backbone.weights", "strategy.name"):
+        _resolve_path(values, dotted, path.parent)
+    return values
+
+
+def _resolve_path(values: dict[str, Any], dotted: str, folder: Path) -> None:
+    table, key = dotted.split(".")
+    inner = values.get(table)
+    if isinstance(inner, dict) and isinstance(inner.get(key), str) and inner[key]:
+        value = inner[key]
+        file = value.rpartition(":")[0] if ".py:" in value else value
+        here = "/" in file or file.endswith((".csv", ".npz", ".safetensors", ".py"))
+        if (here or (folder / file).is_dir()) and not Path(file).expanduser().is_absolute():
+            inner[key] = str((folder / file).resolve()) + value[len(file) :]
+
+
+def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
+    *tables, key = dotted.split(".")
+    for name in tables:
+        inner = values.setdefault(name, {})
+        if not isinstance(inner, dict):
+            raise RecipeError(f"'{name}' must be a table.", next_step=f"Write it as [{name}].")
+        values = inner
+    values[key] = value
+
+
+def _check_together(recipe: Recipe) -> None:
+    privacy, train = recipe.privacy, recipe.train
+    if privacy.enabled and train.sampling == "shuffle":
+        raise RecipeError(
+            "train.sampling = 'shuffle' cannot be private: the accounting covers full batches and "
+            "Poisson sampling.",
+            next_step="Set train.sampling to 'full' or 'poisson', or privacy.enabled = false.",
+        )
+    if privacy.enabled and privacy.model == "distributed":
+        _check_distributed(recipe)
+    linear_only = train.optimizer == "adam" or train.averaging or train.sampling == "shuffle"
+    if recipe.head.kind == "mlp" and linear_only:
+        raise RecipeError(
+            f"train.optimizer = {train.optimizer!r}, averaging = {train.averaging} and sampling = "
+            f"{train.sampling!r} do not go with head.kind = 'mlp'.",
+            next_step="An MLP takes 'sgd', averaging 0, and 'full' or 'poisson' batches.",
+        )
+    if train.sites_per_round > recipe.partition.sites and recipe.partition.kind != "natural":
+        raise RecipeError(
+            f"train.sites_per_round = {train.sites_per_round} is more than partition.sites = "
+            f"{recipe.partition.sites}.",
+            next_step="Lower sites_per_round (0 takes all sites) or raise partition.sites.",
+        )
+
+
+def _check_distributed(recipe: Recipe) -> None:
+    """Noise that is shared out lies on one sum of gradients: no site may go on from its own."""
+    train = recipe.train
+    for wrong, now, cure in (
+        (not recipe.transport.secure, "transport.secure = false", "transport.secure = true"),
+        (recipe.head.kind != "linear", f"head.kind = '{recipe.head.kind}'", "head.kind = 'linear'"),
+        (train.sampling != "full", f"train.sampling = '{train.sampling}'", "sampling = 'full'"),
+        (train.local_steps > 1, f"train.local_steps = {train.local_steps}", "local_steps = 1"),
+        (train.optimizer != "sgd", f"train.optimizer = '{train.optimizer}'", "optimizer = 'sgd'"),
+    ):
+        if wrong:
+            raise RecipeError(
+                f"privacy.model = 'distributed' does not go with {now}: the sites' noise is shared "
+                "out over one securely aggregated sum of full-batch gradients.",
+                next_step=f"Set {cure}, or privacy.model = 'site'.",
+            )
+
+
+def _explain(error: ValidationError, place: str) -> RecipeError:
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    more = f" ({error.error_count() - 1} more problems follow.)" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        return RecipeError(
+            f"'{where}' in {place} is unknown.{more}",
+            next_step=nearest(str(first["loc"][-1]), _known_keys(first["loc"][:-1])),
+        )
+    if first["type"] == "literal_error":
+        expected = str(first.get("ctx", {}).get("expected", ""))
+        known = [part.strip(" '") for part in expected.replace(" or ", ",").split(",")]
+        return RecipeError(
+            f"{where} = {first['input']!r} in {place} is unknown.{more}",
+            next_step=nearest(str(first["input"]), known),
+        )
+    return RecipeError(
+        f"{where} = {first['input']!r} in {place}: {first['msg'].lower()}.{more}",
+        next_step="Correct the value; `fedtl recipe show` lists keys, defaults and meanings.",
+    )
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    model: type[BaseModel] = Recipe
+    for part in location:
+        field = model.model_fields.get(str(part))
+        if field is None or not isinstance(field.annotation, type):
+            return []
+        if not issubclass(field.annotation, BaseModel):
+            return []
+        model = field.annotation
+    return list(model.model_fields)
