@@ -15,7 +15,7 @@ from fedtl import __version__
 from fedtl.launch.compare import MAX_LOCAL_SITES, Comparison
 from fedtl.launch.federation import Federation
 from fedtl.launch.history import Entry, Tally
-from fedtl.launch.plans import releases_per_round
+from fedtl.launch.plans import cautions, releases_per_round
 from fedtl.modules import Module
 from fedtl.privacy.plan import PrivacyPlan
 from fedtl.report.result import Extraction, RoundResult, RunResult, SiteResult
@@ -84,7 +84,11 @@ def result_of(
         confusion=_confusion(last.evaluations if last else {}),
         seconds=dict(seconds),
         problems=[f"{p.path}: {p.reason}" for p in manifest.problems],
-        notes=[*manifest.notes, *_notes(federation)],
+        notes=[
+            *manifest.notes,
+            *cautions(recipe, manifest, federation.rows),
+            *_notes(federation),
+        ],
     )
 
 

@@ -25,7 +25,7 @@ from fedtl.launch.history import (
     write_csv,
 )
 from fedtl.launch.ledgers import check_ledgers
-from fedtl.launch.plans import mechanisms_of, releases_per_round, task_of
+from fedtl.launch.plans import cautions, mechanisms_of, releases_per_round, task_of
 from fedtl.launch.results import module_of, result_of
 from fedtl.launch.secure import secured
 from fedtl.modules import save_module
@@ -41,6 +41,8 @@ from fedtl.transport.local import LocalGrid
 from fedtl.transport.stacked import StackedGrid
 from fedtl.transport.wrappers import DropoutGrid, MeteredGrid
 from fedtl.wire.messages import task_config
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,8 @@ class _Story:
             )
         self.rounds = getattr(self.strategy, "rounds", recipe.train.rounds)
         self.plan: PrivacyPlan | None = federation.plan()
+        for caution in cautions(recipe, federation.manifest, federation.rows):
+            _log.warning("%s", caution)
         head = initial_head(
             recipe.head.kind,
             federation.width,
