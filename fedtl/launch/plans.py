@@ -10,10 +10,12 @@ import numpy as np
 from fedtl.data import Manifest, SiteRows
 from fedtl.errors import PrivacyError
 from fedtl.privacy.plan import PrivacyPlan, Release, plan_for
+from fedtl.privacy.release import Mechanism
 from fedtl.privacy.secagg import least_sites
 from fedtl.recipe import Recipe
 from fedtl.strategies import make_strategy
 from fedtl.train.task import TrainTask
+from fedtl.wire.messages import ADDITIVE
 
 
 def task_of(recipe: Recipe) -> TrainTask:
@@ -61,52 +63,56 @@ def plan_of(recipe: Recipe, *, mean_size: float, sites: int) -> PrivacyPlan | No
     asked = mechanisms_of(strategy)
     size = float(privacy.public_size or max(round(mean_size), 1))
     honest = _honest(recipe, sites)
-    releases = []
-    if "statistics" in asked:
-        releases.append(
-            Release(
-                mechanism="statistics",
-                clip_norm=FEATURE_NORM,
-                unit=privacy.unit,
-                honest_sites=honest,
-            )
-        )
+    clips = {"statistics": FEATURE_NORM, "mean": 1.0, "covariance": 1.0}
+    releases = [
+        Release(mechanism=name, clip_norm=clips[name], unit=privacy.unit, honest_sites=honest)
+        for name in asked
+        if name != "gradients"
+    ]
     if "gradients" in asked:
-        rounds = getattr(strategy, "rounds", train.rounds) - ("statistics" in asked)
+        rounds = getattr(strategy, "rounds", train.rounds) - len(releases)
+        if rounds < 1:
+            raise PrivacyError(
+                f"train.rounds = {train.rounds}, and '{recipe.strategy.name}' needs {len(releases)}"
+                " rounds before the first gradient.",
+                next_step=f"Set train.rounds to at least {len(releases) + 1}; 40 do well.",
+            )
+        poisson = min(1.0, train.batch_size / size) if train.sampling == "poisson" else 1.0
         releases.append(
             Release(
                 mechanism="gradients",
                 clip_norm=privacy.clip_norm,
                 count=rounds * train.local_steps,
-                sampling_rate=min(1.0, train.batch_size / size)
-                if train.sampling == "poisson"
-                else 1.0,
+                sampling_rate=poisson,
                 unit=privacy.unit,
                 unit_cap=privacy.unit_cap if privacy.unit == "group" else 0,
                 public_size=size,
                 honest_sites=honest,
             )
         )
-    share = privacy.statistics_share
     return plan_for(
         *releases,
         epsilon=privacy.epsilon,
         delta=privacy.delta,
-        shares={"statistics": share, "gradients": 1 - share} if len(asked) > 1 else None,
+        shares=getattr(strategy, "shares", None),
         accountant=privacy.accountant,
         noise_multiplier=privacy.noise_multiplier,
     )
 
 
-def mechanisms_of(strategy: object) -> tuple[str, ...]:
-    """Return what a strategy asks the sites to release: its ``mechanisms``, or gradients."""
-    asked: tuple[str, ...] = getattr(strategy, "mechanisms", ("gradients",))
+def mechanisms_of(strategy: object) -> tuple[Mechanism, ...]:
+    """Return what a strategy asks the sites to release: its ``mechanisms``, or gradients.
+
+    Anything but gradients is asked for once, in a round of its own before them.
+    """
+    asked: tuple[Mechanism, ...] = getattr(strategy, "mechanisms", ("gradients",))
     return asked
 
 
 def releases_per_round(recipe: Recipe) -> dict[str, int]:
     """Return how many releases of each kind a site makes in one round that asks for them."""
-    return {"gradients": recipe.train.local_steps, "statistics": 1}
+    once = dict.fromkeys(ADDITIVE.values(), 1)
+    return {"gradients": recipe.train.local_steps, **once}
 
 
 def cohort_size(recipe: Recipe, sites: int) -> int:

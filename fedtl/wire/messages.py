@@ -4,7 +4,9 @@
 message type           asks                                               answer
 =====================  =================================================  =========================
 ``train``              head + config (task, plan, seed, server-round)     trained head + metrics
-``train.statistics``   config (plan, seed, server-round)                  statistics + metrics
+``train.statistics``,  config (plan, seed, server-round); head, if        sums + metrics
+``train.mean``,        features are whitened
+``train.covariance``
 ``evaluate``           head + config                                      metrics with a confusion
 ``query.describe``     nothing                                            a public description
 ``query.secagg_...``   config with a body, see :mod:`fedtl.wire.sealed`   config with a body
@@ -28,8 +30,11 @@ from fedtl.train.task import TrainTask
 from fedtl.types import Description, Evaluation, Update
 from fedtl.wire.arrays import HostRecordDict, pack, unpack
 
-TRAIN, STATISTICS, EVALUATE, DESCRIBE = "train", "train.statistics", "evaluate", "query.describe"
-MECHANISMS = {TRAIN: "gradients", STATISTICS: "statistics"}
+TRAIN, EVALUATE, DESCRIBE = "train", "evaluate", "query.describe"
+STATISTICS, MEAN, COVARIANCE = "train.statistics", "train.mean", "train.covariance"
+ADDITIVE = {STATISTICS: "statistics", MEAN: "mean", COVARIANCE: "covariance"}
+"""Messages that ask for sums over examples, and the mechanism of their release."""
+MECHANISMS = {TRAIN: "gradients", **ADDITIVE}
 """Message type to the mechanism that its answer is released by."""
 SEALED = "secagg"
 """Key of the record that asks for an answer hidden in a sum; see :mod:`fedtl.wire.sealed`."""

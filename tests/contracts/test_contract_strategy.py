@@ -19,8 +19,8 @@ from fedtl.rounds import Settings, State, run
 from fedtl.rounds.checkpoint import load, save
 from fedtl.rounds.sites import describe_sites
 from fedtl.strategies import STRATEGIES, make_strategy
+from fedtl.train.additive import statistics
 from fedtl.train.heads import initial_head
-from fedtl.train.ridge import statistics
 from fedtl.train.task import TrainTask
 from fedtl.transport.local import LocalGrid
 from fedtl.transport.stacked import StackedGrid
