@@ -104,16 +104,16 @@ def spectrum(
     from scipy.sparse.linalg import eigsh
 
     d = len(moments)
-    k = min(directions, d - 1)
     radius = noise_sd * math.sqrt(2 * d)
-    floor = max(damping * radius, _LEAST)
     pull = np.zeros((d, directions), np.float32)
-    values, vectors = eigsh(moments, k=k, which="LA", v0=np.ones(d))
-    chosen = values > max(radius, floor)
-    seen = values[chosen]
-    hidden = (seen + np.sqrt(seen**2 - radius**2)) / 2
-    damped = np.minimum(floor / hidden, 1.0)  # of the energy: s², s = sqrt(floor / hidden)
-    kept = vectors[:, chosen] * np.sqrt(1 - np.sqrt(damped))
-    pull[:, : kept.shape[1]] = kept
-    rest = max(1.0 - float(hidden.sum()), floor)
-    return Spectrum(pull, int(chosen.sum()), len(hidden) + rest / floor)
+    # one more than may be damped: nothing is damped below the strongest that is not
+    values, vectors = eigsh(moments, k=min(directions + 1, d - 1), which="LA", v0=np.ones(d))
+    hidden = (values + np.sqrt(np.maximum(values**2 - radius**2, 0))) / 2
+    beyond = hidden[0] if len(hidden) > directions and values[0] > radius else 0.0
+    floor = max(damping * radius, _LEAST, float(beyond))
+    chosen = (values > radius) & (hidden > floor)
+    kept = hidden[chosen]
+    damped = 1 - np.sqrt(floor / kept)  # 1 - s: s² is the share of the energy that stays
+    pull[:, : len(kept)] = vectors[:, chosen] * np.sqrt(damped)
+    rest = max(1.0 - float(kept.sum()), floor)
+    return Spectrum(pull, len(kept), len(kept) + rest / floor)
