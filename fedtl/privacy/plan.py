@@ -28,6 +28,9 @@ from fedtl.privacy.release import ABOUT_HELD_OUT, Release, one_of
 
 __all__ = ["PrivacyPlan", "Release", "plan_for"]
 
+NEIGHBOURING = "add or remove one"
+"""The relation of all mechanisms here; sensitivities and accountants suppose it."""
+
 
 @dataclass(frozen=True, slots=True)
 class PrivacyPlan:
@@ -41,6 +44,8 @@ class PrivacyPlan:
         Kinds of releases, each at most once.
     accountant : str
         Name in :data:`fedtl.privacy.accountant.ACCOUNTANTS`, or ``"auto"``.
+    neighbouring : {"add or remove one"}
+        Which data sets must look alike. Replacing one unit is two steps of this relation.
 
     Examples
     --------
@@ -53,10 +58,12 @@ class PrivacyPlan:
     delta: float
     releases: tuple[Release, ...]
     accountant: str = "auto"
+    neighbouring: str = NEIGHBOURING
 
     def __post_init__(self) -> None:
         check_budget(self.epsilon, self.delta)
         one_of("accountant", self.accountant, ("auto", *ACCOUNTANTS))
+        one_of("neighbouring", self.neighbouring, (NEIGHBOURING,))
         kinds = [release.mechanism for release in self.releases]
         if not kinds or len(set(kinds)) < len(kinds):
             raise PrivacyError(
@@ -138,7 +145,7 @@ class PrivacyPlan:
         )
         where = "in the sum over the sites" if self.model == "distributed" else "at each site"
         return (
-            f"({self.epsilon:g}, {self.delta:g})-DP per {self.unit} {where}, add or remove one; "
+            f"({self.epsilon:g}, {self.delta:g})-DP per {self.unit} {where}, {self.neighbouring}; "
             f"{parts}"
         )
 

@@ -122,6 +122,7 @@ def test_contradictory_releases_are_refused(changes: dict[str, object]) -> None:
         {"delta": 0.0},
         {"delta": 1.0},
         {"accountant": "gdp"},
+        {"neighbouring": "replace one"},
         {"releases": ()},
         {"releases": (toy_release(), toy_release(3))},
         {"releases": (toy_release(), toy_release(mechanism="statistics", unit="group"))},
