@@ -9,6 +9,7 @@ from fedtl.site.answer import (
     SiteOf,
     answer_describe,
     answer_evaluate,
+    answer_labels,
     answer_secure,
     answer_statistics,
     answer_train,
@@ -33,6 +34,10 @@ def make_client_app(site_of: SiteOf) -> ClientApp:
     @app.train("statistics")
     def statistics(message: Message, context: Context) -> Message:
         return answer_statistics(message, context, site_of)
+
+    @app.train("labels")
+    def labels(message: Message, context: Context) -> Message:
+        return answer_labels(message, context, site_of)
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:

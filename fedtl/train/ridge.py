@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from fedtl.errors import PrivacyError
 from fedtl.privacy.release import Release
-from fedtl.train.batches import units_of
-from fedtl.train.fit import Examples
+from fedtl.train.batches import Examples
+from fedtl.train.counts import shares
 from fedtl.train.streams import Streams
 
 Statistics = Mapping[str, NDArray[np.float64]]
@@ -52,8 +52,8 @@ def statistics(
     d = examples.x.shape[1]
     gram = torch.zeros(d, d, dtype=torch.float64)
     moment = torch.zeros(d, classes, dtype=torch.float64)
-    shares = _shares(examples, release)
-    blocks = (torch.split(t, 4096) for t in (examples.x, examples.y, examples.norms, shares))
+    counted_as = shares(examples, release)
+    blocks = (torch.split(t, 4096) for t in (examples.x, examples.y, examples.norms, counted_as))
     for x, y, norms, share in zip(*blocks, strict=True):
         rows = x.double()
         if release is not None:
@@ -66,14 +66,6 @@ def statistics(
     if release is not None and not release.honest_sites:
         _add_noise(out, release, streams, d)
     return out
-
-
-def _shares(examples: Examples, release: Release | None) -> torch.Tensor:
-    """Return what each row counts, ``[n]``."""
-    if release is None or release.unit == "example":
-        return torch.ones(len(examples), dtype=torch.float64)
-    units = units_of(examples)
-    return (1 / units.sizes.double())[units.of_row]
 
 
 def deviations(release: Release, width: int) -> dict[str, NDArray[np.float64] | float]:
