@@ -11,7 +11,9 @@ from fedtl.errors import PrivacyError
 from fedtl.privacy.plan import PrivacyPlan, Release, plan_for
 from fedtl.privacy.secagg import least_sites
 from fedtl.recipe import Recipe
+from fedtl.rounds import Settings
 from fedtl.strategies import make_strategy
+from fedtl.train.counts import LABELS_NORM, METRICS_NORM
 from fedtl.train.task import TrainTask
 
 
@@ -36,6 +38,8 @@ def task_of(recipe: Recipe) -> TrainTask:
 
 FEATURE_NORM = 1.01**0.5
 """Every prepared row has unit length and a bias feature of 0.1."""
+LABELS_SHARE = 0.02
+"""Share of the budget that counts of labels get; they are asked for once."""
 
 
 def plan_of(recipe: Recipe, *, mean_size: float, sites: int) -> PrivacyPlan | None:
@@ -60,6 +64,7 @@ def plan_of(recipe: Recipe, *, mean_size: float, sites: int) -> PrivacyPlan | No
     asked = mechanisms_of(strategy)
     size = float(privacy.public_size or max(round(mean_size), 1))
     honest = _honest(recipe, sites)
+    rounds = getattr(strategy, "rounds", train.rounds)
     releases = []
     if "statistics" in asked:
         releases.append(
@@ -71,12 +76,11 @@ def plan_of(recipe: Recipe, *, mean_size: float, sites: int) -> PrivacyPlan | No
             )
         )
     if "gradients" in asked:
-        rounds = getattr(strategy, "rounds", train.rounds) - ("statistics" in asked)
         releases.append(
             Release(
                 mechanism="gradients",
                 clip_norm=privacy.clip_norm,
-                count=rounds * train.local_steps,
+                count=(rounds - ("statistics" in asked)) * train.local_steps,
                 sampling_rate=min(1.0, train.batch_size / size)
                 if train.sampling == "poisson"
                 else 1.0,
@@ -86,14 +90,52 @@ def plan_of(recipe: Recipe, *, mean_size: float, sites: int) -> PrivacyPlan | No
                 honest_sites=honest,
             )
         )
-    share = privacy.statistics_share
     return plan_for(
         *releases,
+        *_told(recipe, rounds),
         epsilon=privacy.epsilon,
         delta=privacy.delta,
-        shares={"statistics": share, "gradients": 1 - share} if len(asked) > 1 else None,
+        shares=_shares(recipe, asked),
         accountant=privacy.accountant,
         noise_multiplier=privacy.noise_multiplier,
+    )
+
+
+def _told(recipe: Recipe, rounds: int) -> list[Release]:
+    """Return the releases that are no updates: counts of labels, and of right and wrong answers."""
+    privacy, told = recipe.privacy, []
+    if privacy.labels == "noised":
+        told.append(Release(mechanism="labels", clip_norm=LABELS_NORM, unit=privacy.unit))
+    if privacy.metrics == "noised":
+        due = sum(settings_of(recipe, rounds).due(r) for r in range(1, rounds + 1))
+        told.append(
+            Release(
+                mechanism="metrics", clip_norm=METRICS_NORM, count=max(due, 1), unit=privacy.unit
+            )
+        )
+    return told
+
+
+def _shares(recipe: Recipe, asked: Sequence[str]) -> dict[str, float]:
+    """Return how the budget of training records is split."""
+    privacy = recipe.privacy
+    left = 1.0 - (LABELS_SHARE if privacy.labels == "noised" else 0.0)
+    shares = dict.fromkeys(asked, left)
+    if len(asked) > 1:
+        split = privacy.statistics_share
+        shares = {"statistics": left * split, "gradients": left * (1 - split)}
+    return {"labels": LABELS_SHARE, **shares}
+
+
+def settings_of(recipe: Recipe, rounds: int) -> Settings:
+    """Return the loop's settings of a recipe."""
+    return Settings(
+        rounds=rounds,
+        sites_per_round=recipe.train.sites_per_round,
+        seed=recipe.seed,
+        evaluate_every=recipe.evaluate_every,
+        timeout=recipe.transport.timeout,
+        metrics=recipe.privacy.metrics,
     )
 
 
@@ -105,7 +147,7 @@ def mechanisms_of(strategy: object) -> tuple[str, ...]:
 
 def releases_per_round(recipe: Recipe) -> dict[str, int]:
     """Return how many releases of each kind a site makes in one round that asks for them."""
-    return {"gradients": recipe.train.local_steps, "statistics": 1}
+    return {"gradients": recipe.train.local_steps, "statistics": 1, "metrics": 1}
 
 
 def cohort_size(recipe: Recipe, sites: int) -> int:

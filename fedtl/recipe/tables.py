@@ -105,6 +105,17 @@ class Privacy(_Table):
     statistics_share: float = Field(
         0.2, gt=0, lt=1, description="of the budget, where a strategy asks for statistics as well"
     )
+    metrics: Literal["clear", "noised", "off"] = Field(
+        "clear",
+        description="held-out results; noised: counts with noise, held-out records have the whole "
+        "budget; real sites refuse clear ones unless their policy allows them",
+    )
+    labels: Literal["off", "noised"] = Field(
+        "off", description="noised: sites tell counts of labels, for 2 % of the budget"
+    )
+    suppress_below: int = Field(
+        5, ge=0, description="no clear numbers of fewer units in a private run; 0: all"
+    )
 
 
 class Strategy(_Table):
