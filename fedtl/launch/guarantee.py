@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from fedtl.launch.compare import Comparison
+from fedtl.launch.labels import Labels
 from fedtl.privacy.plan import PrivacyPlan
 from fedtl.recipe import Recipe
+from fedtl.report.words import plural
 
 NOT_EVALUATED = "The head was not evaluated (privacy.metrics = off)."
 _SIMULATED = (
@@ -42,3 +44,30 @@ def guarantee_of(recipe: Recipe, plan: PrivacyPlan | None, comparison: Compariso
     if comparison.without_privacy is not None or comparison.local_own:
         said.append(_COMPARED)
     return " ".join(said)
+
+
+def notes_of(recipe: Recipe, hidden: int, labels: Labels) -> list[str]:
+    """Return what a reader has to know about numbers that are noised, or not there.
+
+    Parameters
+    ----------
+    hidden : int
+        Sites with too few held-out units to tell a clear result.
+    """
+    privacy, notes = recipe.privacy, []
+    if privacy.metrics == "off":
+        notes.append(NOT_EVALUATED)
+    if privacy.metrics == "clear" and hidden:
+        notes.append(
+            f"{plural(hidden, 'site')} with fewer than {privacy.suppress_below} held-out examples "
+            "or groups told no result."
+        )
+    if labels.failures:
+        silent = ", ".join(f"{site} ({code})" for site, code in sorted(labels.failures.items()))
+        notes.append(f"Sites that told no counts of labels: {silent}.")
+    if privacy.enabled and privacy.unit == "group":
+        if privacy.metrics == "noised":
+            notes.append("Held-out results count each group once, whatever its size.")
+        if labels.counts:
+            notes.append("Counts of labels count each group once, whatever its size.")
+    return notes

@@ -15,7 +15,7 @@ from fedtl import __version__
 from fedtl.data import SiteRows
 from fedtl.launch.compare import MAX_LOCAL_SITES, Comparison
 from fedtl.launch.federation import Federation
-from fedtl.launch.guarantee import NOT_EVALUATED, guarantee_of
+from fedtl.launch.guarantee import guarantee_of, notes_of
 from fedtl.launch.history import Entry, Tally
 from fedtl.launch.labels import Labels
 from fedtl.launch.plans import releases_per_round
@@ -223,18 +223,7 @@ def _problems(federation: Federation) -> list[str]:
 
 
 def _notes(federation: Federation, labels: Labels) -> list[str]:
-    notes = []
-    privacy = federation.recipe.privacy
-    if privacy.metrics == "off":
-        notes.append(NOT_EVALUATED)
-    if labels.failures:
-        told = ", ".join(f"{site} ({code})" for site, code in sorted(labels.failures.items()))
-        notes.append(f"Sites that told no counts of labels: {told}.")
-    if privacy.enabled and privacy.unit == "group":
-        if privacy.metrics == "noised":
-            notes.append("Held-out results count each group once, whatever its size.")
-        if labels.counts:
-            notes.append("Counts of labels count each group once, whatever its size.")
+    notes = notes_of(federation.recipe, len(_hidden(federation)), labels)
     if federation.recipe.compare.local_only and len(federation.rows) > MAX_LOCAL_SITES:
         notes.append(f"Local-only heads are not trained for more than {MAX_LOCAL_SITES} sites.")
     if not federation.manifest.test.any():
