@@ -24,11 +24,12 @@ from scipy.fft import idct
 from torch import Tensor
 
 from fedtl.audit.certify import Found, Scores
+from fedtl.audit.shared import in_the_sum
 from fedtl.errors import PrivacyError
 from fedtl.privacy.release import Release
 from fedtl.rng import stream
-from fedtl.train.fit import Examples, fit
-from fedtl.train.ridge import statistics, unpack
+from fedtl.train.fit import Examples, fit, gradient_deviation
+from fedtl.train.ridge import deviations, statistics, unpack
 from fedtl.train.streams import SeededStreams, Streams
 from fedtl.train.task import TrainTask
 
@@ -144,11 +145,34 @@ def gradient_canaries(
         drawn = heads_from.standard_normal((1, classes, real.x.shape[1])) / norm
         head = torch.from_numpy(drawn.astype(np.float32))
         streams = streams_of(round_) if streams_of else SeededStreams(seed, round_, "audit")
-        after = fit(head, [examples], task=own, release=release, streams=[streams], round_=round_)
-        released = (head[0].double() - after[0].double()) * (divisor / own.lr / own.steps)
+        after = _released(head, examples, own, release, streams, round_)
+        released = (head[0].double() - after) * (divisor / own.lr / own.steps)
         look.at(head[0], released)
         progress("canaries", round_, task.rounds)
     return Found(made.included, look.scores())
+
+
+def _released(
+    head: Tensor,
+    examples: Examples,
+    task: TrainTask,
+    release: Release | None,
+    streams: Streams,
+    round_: int,
+) -> Tensor:
+    """Return the head ``[C, d]`` that leaves the site, or the sum, after a round."""
+    if release is None or not release.honest_sites:
+        trained = fit(
+            head, [examples], task=task, release=release, streams=[streams], round_=round_
+        )
+        return trained[0].double()
+    (trained,) = fit(
+        head.double(), [examples], task=task, release=release, streams=[streams], round_=round_
+    )
+    deviations = {"weight": task.lr * gradient_deviation(release)}
+    return torch.from_numpy(
+        in_the_sum({"weight": trained.numpy()}, deviations, release, streams)["weight"]
+    )
 
 
 def _learning_rate(release: Release | None, *, norm: float, n: int) -> float:
@@ -230,6 +254,9 @@ def statistics_canaries(
     made = Canaries.invent(canaries, real.x.shape[1], classes, norm=norm, seed=seed)
     streams = streams or SeededStreams(seed, 1, "audit")
     released = statistics(made.planted(real), classes, release=release, streams=streams)
+    if release is not None and release.honest_sites:
+        needed = deviations(release, real.x.shape[1])
+        released = in_the_sum(released, needed, release, streams)
     gram, moment = torch.from_numpy(unpack(released["gram"])), torch.from_numpy(released["moment"])
     x = made.examples.x.double()
     x *= radius / x.norm(dim=1, keepdim=True).clamp(min=radius)

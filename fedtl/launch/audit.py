@@ -88,6 +88,8 @@ def audit(
     gaussian = release is None or below_gaussian(release, delta)
     certified = certify(found, delta=delta, gaussian=gaussian, significance=SIGNIFICANCE)
     clock.append(time.perf_counter())
+    if release is not None and release.honest_sites:
+        release = replace(release, honest_sites=0)  # a sum looks like the update of one large site
     membership = (
         _membership(federation, release, shadows=shadows, seed=seed, progress=progress)
         if gradients
@@ -116,15 +118,10 @@ def audit(
 
 
 def _audited(plan: PrivacyPlan | None) -> Release | None:
-    """Return the release that is attacked: gradients where the plan covers them.
-
-    Where noise is shared out over sites, what can be seen is their sum: as if one site made the
-    whole release.
-    """
+    """Return the release that is attacked: gradients where the plan covers them."""
     if plan is None:
         return None
-    kind = "gradients" if plan.covers("gradients") else "statistics"
-    return replace(plan.release(kind), honest_sites=0)
+    return plan.release("gradients" if plan.covers("gradients") else "statistics")
 
 
 def _membership(

@@ -7,9 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from flwr.app import ConfigRecord
+from flwr.serverapp import Grid
+
 from fedtl.errors import CacheError
 from fedtl.home import write_atomic
+from fedtl.launch.federation import Federation
 from fedtl.rounds.check import LOST
+from fedtl.rounds.labels import ask_labels
 
 _FILE = "labels.json"
 
@@ -34,6 +39,20 @@ class Labels:
         """Site to the releases made of it; what got lost was released all the same."""
         lost = [site for site, code in self.failures.items() if code in LOST]
         return {site: {"labels": 1} for site in (*self.counts, *lost)}
+
+
+def told_labels(
+    grid: Grid, sites: Mapping[int, str], config: ConfigRecord, federation: Federation
+) -> Labels:
+    """Ask every site for its counts of labels, once in a run."""
+    counts, failures = ask_labels(
+        grid,
+        sites=sites,
+        config=config,
+        classes=len(federation.manifest.classes),
+        timeout=federation.recipe.transport.timeout,
+    )
+    return Labels({site: told.tolist() for site, told in counts.items()}, failures)
 
 
 def save_labels(folder: Path, labels: Labels) -> None:

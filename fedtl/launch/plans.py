@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -171,6 +172,36 @@ def _honest(recipe: Recipe, sites: int) -> int:
     return privacy.honest_sites or least
 
 
+def cautions(recipe: Recipe, manifest: Manifest, rows: Sequence[SiteRows]) -> list[str]:
+    """Return what is allowed in a private recipe and seldom meant, in sentences."""
+    privacy = recipe.privacy
+    if not privacy.enabled:
+        return []
+    said = []
+    largest = max(_units(recipe, manifest, part) for part in rows)
+    if privacy.delta >= 1 / max(largest, 1):
+        said.append(
+            f"privacy.delta = {privacy.delta:g} is not below 1 / {largest}, one over the largest "
+            f"site's {privacy.unit}s: such a delta allows one of them to be published outright. "
+            f"Choose at most {0.1 / largest:.0e}."
+        )
+    if privacy.unit == "group" and privacy.unit_cap and manifest.groups is not None:
+        sizes = Counter(manifest.groups[row] for part in rows for row in part.train)
+        over = [size - privacy.unit_cap for size in sizes.values() if size > privacy.unit_cap]
+        if over:
+            said.append(
+                f"{len(over)} of {len(sizes)} groups have more than privacy.unit_cap = "
+                f"{privacy.unit_cap} training examples; {sum(over)} examples are not used."
+            )
+    return said
+
+
+def _units(recipe: Recipe, manifest: Manifest, part: SiteRows) -> int:
+    if recipe.privacy.enabled and recipe.privacy.unit == "group" and manifest.groups is not None:
+        return len({manifest.groups[row] for row in part.train})
+    return len(part.train)
+
+
 def mean_units(recipe: Recipe, manifest: Manifest, rows: Sequence[SiteRows]) -> float:
     """Return the mean number of the sites' training units: examples, or groups.
 
@@ -179,13 +210,10 @@ def mean_units(recipe: Recipe, manifest: Manifest, rows: Sequence[SiteRows]) -> 
     PrivacyError
         The recipe protects groups and the data have none.
     """
-    if recipe.privacy.unit == "example" or not recipe.privacy.enabled:
-        return float(np.mean([len(r.train) for r in rows]))
-    groups = manifest.groups
-    if groups is None:
+    if recipe.privacy.enabled and recipe.privacy.unit == "group" and manifest.groups is None:
         raise PrivacyError(
             f"privacy.unit = 'group', and '{manifest.name}' has no groups.",
             next_step="Give the manifest a 'group' column, or set privacy.unit = 'example'.",
             code="plan.no-groups",
         )
-    return float(np.mean([len({groups[row] for row in r.train}) for r in rows]))
+    return float(np.mean([_units(recipe, manifest, part) for part in rows]))

@@ -18,7 +18,7 @@ from fedtl.launch.federation import Federation
 from fedtl.launch.guarantee import guarantee_of, notes_of
 from fedtl.launch.history import Entry, Tally
 from fedtl.launch.labels import Labels
-from fedtl.launch.plans import releases_per_round
+from fedtl.launch.plans import cautions, releases_per_round
 from fedtl.modules import Module
 from fedtl.privacy.plan import PrivacyPlan
 from fedtl.privacy.release import ABOUT_HELD_OUT
@@ -87,7 +87,11 @@ def result_of(
         confusion=_confusion(last),
         seconds=dict(seconds),
         problems=_problems(federation),
-        notes=[*manifest.notes, *_notes(federation, labels)],
+        notes=[
+            *manifest.notes,
+            *cautions(recipe, manifest, federation.rows),
+            *_notes(federation, labels),
+        ],
     )
 
 

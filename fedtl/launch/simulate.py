@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from flwr.app import ConfigRecord
 from flwr.serverapp import Grid
 
 from fedtl.apps.client import make_client_app
@@ -24,9 +24,15 @@ from fedtl.launch.history import (
     save_history,
     write_csv,
 )
-from fedtl.launch.labels import Labels, load_labels, save_labels
+from fedtl.launch.labels import Labels, load_labels, save_labels, told_labels
 from fedtl.launch.ledgers import check_ledgers
-from fedtl.launch.plans import mechanisms_of, releases_per_round, settings_of, task_of
+from fedtl.launch.plans import (
+    cautions,
+    mechanisms_of,
+    releases_per_round,
+    settings_of,
+    task_of,
+)
 from fedtl.launch.quiet import quiet_flower
 from fedtl.launch.results import module_of, result_of
 from fedtl.launch.secure import secured
@@ -36,7 +42,6 @@ from fedtl.recipe import Recipe, load_recipe
 from fedtl.report.result import RunResult
 from fedtl.rounds import RoundRecord, State, run
 from fedtl.rounds.checkpoint import load, save
-from fedtl.rounds.labels import ask_labels
 from fedtl.rounds.sites import describe_sites
 from fedtl.strategies import make_strategy
 from fedtl.train.heads import initial_head
@@ -44,6 +49,8 @@ from fedtl.transport.local import LocalGrid
 from fedtl.transport.stacked import StackedGrid
 from fedtl.transport.wrappers import DropoutGrid, MeteredGrid
 from fedtl.wire.messages import task_config
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -164,6 +171,8 @@ class _Story:
             )
         self.rounds = getattr(self.strategy, "rounds", recipe.train.rounds)
         self.plan: PrivacyPlan | None = federation.plan()
+        for caution in cautions(recipe, federation.manifest, federation.rows):
+            _log.warning("%s", caution)
         head = initial_head(
             recipe.head.kind,
             federation.width,
@@ -205,7 +214,9 @@ class _Story:
         if recipe.transport.secure:
             outer = secured(outer, self.strategy, self.federation, sites)
         config = task_config(task_of(recipe), self.plan, seed=recipe.seed)
-        self._ask_labels(outer, sites, config)
+        if self.labels is None and self.plan is not None and self.plan.covers("labels"):
+            self.labels = told_labels(outer, sites, config, self.federation)
+            save_labels(self.folder / "checkpoint", self.labels)
         self.progress("rounds", self.state.round, self.rounds)
         run(
             outer,
@@ -216,18 +227,6 @@ class _Story:
             settings=settings_of(recipe, self.rounds),
             on_round=lambda state, record: self._keep(state, record, metered, sites),
         )
-
-    def _ask_labels(self, grid: Grid, sites: Mapping[int, str], config: ConfigRecord) -> None:
-        """Ask once in a run, if the plan covers it."""
-        if self.labels is not None or self.plan is None or not self.plan.covers("labels"):
-            return
-        classes = len(self.federation.manifest.classes)
-        timeout = self.federation.recipe.transport.timeout
-        counts, failures = ask_labels(
-            grid, sites=sites, config=config, classes=classes, timeout=timeout
-        )
-        self.labels = Labels({site: told.tolist() for site, told in counts.items()}, failures)
-        save_labels(self.folder / "checkpoint", self.labels)
 
     def _keep(
         self, state: State, record: RoundRecord, grid: MeteredGrid, sites: dict[int, str]

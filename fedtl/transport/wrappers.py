@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 from fedtl.rng import stream
 from fedtl.transport._identity import Run
 from fedtl.wire.arrays import count_bytes
-from fedtl.wire.messages import records
+from fedtl.wire.messages import SEALED, records
 
 
 class WrappedGrid(Grid):
@@ -76,7 +76,10 @@ class Traffic:
 
 
 class MeteredGrid(WrappedGrid):
-    """Counts bytes per node and seconds. Bytes are those of arrays as they would be serialised."""
+    """Counts bytes per node and seconds.
+
+    Bytes are those of arrays as they would be serialised, and of what secure aggregation adds.
+    """
 
     def __init__(self, inner: Grid) -> None:
         super().__init__(inner)
@@ -90,7 +93,7 @@ class MeteredGrid(WrappedGrid):
         sent = list(messages)
         sizes: dict[int, int] = {}
         for message in sent:
-            key = id(message.content)
+            key = id(message.content)  # one object for all sites, except under secure aggregation
             if key not in sizes:
                 sizes[key] = _content_bytes(message)
             _count(self.traffic.down, message.metadata.dst_node_id, sizes[key])
@@ -108,7 +111,10 @@ def _count(totals: dict[int, int], node: int, n_bytes: int) -> None:
 def _content_bytes(message: Message) -> int:
     if not message.has_content():
         return 0
-    return sum(count_bytes(record) for record in records(message.content, ArrayRecord))
+    arrays = sum(count_bytes(record) for record in records(message.content, ArrayRecord))
+    sealed = message.content.get(SEALED)
+    bodies = sealed.values() if isinstance(sealed, ConfigRecord) else ()
+    return arrays + sum(len(body) for body in bodies if isinstance(body, bytes))
 
 
 class DropoutGrid(WrappedGrid):

@@ -39,9 +39,10 @@ class Sizes:
     rows: int = 60_000
     cohorts: tuple[int, int, int] = (100, 1000, 10_000)
     image_rounds: int = 2
+    secure: tuple[int, int] = (10, 100)
 
 
-QUICK = Sizes(sites=10, batches=2, rows=6_000, cohorts=(40, 80, 160), image_rounds=1)
+QUICK = Sizes(sites=10, batches=2, rows=6_000, cohorts=(40, 80, 160), image_rounds=1, secure=(4, 8))
 
 
 def extraction(bench: Bench, sizes: Sizes) -> Iterator[Line]:
@@ -226,12 +227,47 @@ def cohort(bench: Bench, sizes: Sizes) -> Iterator[Line]:
     )
 
 
+def secure(bench: Bench, sizes: Sizes) -> Iterator[Line]:
+    """Price secure aggregation: what it adds to a round, and how that grows with the sites."""
+    for sites, limit in zip(sizes.secure, (1.5, 15.0), strict=True):
+        run = ("own_secure.py", "--sites", sites)
+        found = bench.alternate(
+            {
+                f"fedtl, {sites} sites, plain": bench.own(*run),
+                f"fedtl, {sites} sites, secure": bench.own(*run, "--secure"),
+            }
+        )
+        plain, hidden = found.values()
+        key = "seconds_per_round"
+        what, against = f"secure aggregation, {sites} sites", "the same rounds without"
+        yield Line(
+            f"{what}, seconds added to a round",
+            against,
+            limit,
+            False,
+            tuple(h[key] - p[key] for h, p in zip(hidden, plain, strict=True)),
+            "s",
+            f"{middle(hidden, key):.3f} and {middle(plain, key):.3f} s",
+            "secure: a head of 12,810 values, one process plays server and all sites",
+        )
+        yield Line(
+            f"{what}, bytes sent by a site",
+            against,
+            3,
+            False,
+            ratios(hidden, plain, "bytes_up"),
+            "x",
+            f"{middle(hidden, 'bytes_up') / 1e3:.1f} and {middle(plain, 'bytes_up') / 1e3:.1f} kB",
+        )
+
+
 COMPARISONS: dict[str, Callable[[Bench, Sizes], Iterator[Line]]] = {
     "extraction": extraction,
     "heads": heads,
     "images": images,
     "memory": memory,
     "cohort": cohort,
+    "secure": secure,
 }
 
 

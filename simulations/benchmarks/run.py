@@ -22,7 +22,7 @@ from rich.console import Console
 
 from fedtl.errors import FedtlError
 
-PEERLESS = {"memory", "cohort"}
+PEERLESS = {"memory", "cohort", "secure"}
 
 
 def run(names: Sequence[str], *, quick: bool, repetitions: int, out: Path) -> list[Line]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from toys import toy_examples
 from fedtl.audit.canaries import gradient_canaries, statistics_canaries
 from fedtl.audit.certify import Certified, certify
 from fedtl.privacy.plan import Release, plan_for
+from fedtl.privacy.secagg import vector
 from fedtl.rng import key_of
 from fedtl.train import batches, fit, streams
 from fedtl.train.batches import Batch, Examples
@@ -26,30 +28,52 @@ EPSILON, DELTA = 3.0, 1e-5
 Fault = Callable[[pytest.MonkeyPatch], None]
 
 
-def release(mechanism: Any = "gradients", *, poisson: bool = False) -> Release:
+def release(
+    mechanism: Any = "gradients", *, poisson: bool = False, shared: bool = False
+) -> Release:
     draft = Release(
         mechanism=mechanism,
         clip_norm=0.5,
-        count=ROUNDS * STEPS if mechanism == "gradients" else 1,
+        count=(ROUNDS if shared else ROUNDS * STEPS) if mechanism == "gradients" else 1,
         sampling_rate=0.3 if poisson else 1.0,
         public_size=60,
+        honest_sites=3 if shared else 0,
     )
     return plan_for(draft, epsilon=EPSILON, delta=DELTA).release(mechanism)
 
 
-def audit_gradients(*, seed: int = 0, canaries: int = 1200, poisson: bool = False) -> Certified:
-    task = TrainTask(rounds=ROUNDS, steps=STEPS, sampling="poisson" if poisson else "full")
+def audit_gradients(
+    *, seed: int = 0, canaries: int = 1200, poisson: bool = False, shared: bool = False
+) -> Certified:
+    task = TrainTask(
+        rounds=ROUNDS, steps=1 if shared else STEPS, sampling="poisson" if poisson else "full"
+    )
+    claimed = release(poisson=poisson, shared=shared)
     found = gradient_canaries(
-        REAL, CLASSES, task=task, release=release(poisson=poisson), canaries=canaries, seed=seed
+        REAL, CLASSES, task=task, release=claimed, canaries=canaries, seed=seed
     )
     return certify(found, delta=DELTA)
 
 
-def audit_statistics(*, seed: int = 0, canaries: int = 1200) -> Certified:
-    found = statistics_canaries(
-        REAL, CLASSES, release=release("statistics"), canaries=canaries, seed=seed
-    )
+def audit_statistics(*, seed: int = 0, canaries: int = 1200, shared: bool = False) -> Certified:
+    claimed = release("statistics", shared=shared)
+    found = statistics_canaries(REAL, CLASSES, release=claimed, canaries=canaries, seed=seed)
     return certify(found, delta=DELTA)
+
+
+def whole_noise_off_by_ten(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = vector.discrete_gaussian
+    monkeypatch.setattr(vector, "discrete_gaussian", lambda *args: real(*args) // 10)
+
+
+def whole_noise_shared_over_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = vector.discrete_gaussian
+
+    def shared(deviation: int, n: int, words: Any) -> Any:
+        numbers = real(deviation, n, words)
+        return np.tile(numbers[:WIDTH], CLASSES) if n == CLASSES * WIDTH else numbers
+
+    monkeypatch.setattr(vector, "discrete_gaussian", shared)
 
 
 def noise_off_by_ten(monkeypatch: pytest.MonkeyPatch) -> None:

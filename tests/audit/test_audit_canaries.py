@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import planted
@@ -16,7 +17,7 @@ from fedtl.audit.canaries import (
     gradient_residuals,
     statistics_canaries,
 )
-from fedtl.audit.certify import below_gaussian, certify
+from fedtl.audit.certify import Certified, below_gaussian, certify
 from fedtl.errors import PrivacyError
 from fedtl.train.fit import fit
 from fedtl.train.streams import SeededStreams, SystemStreams
@@ -86,6 +87,39 @@ def test_a_fault_in_the_statistics_is_caught(fault: Fault, monkeypatch: pytest.M
     assert planted.audit_statistics(seed=4).highest <= EPSILON
     fault(monkeypatch)
     assert planted.audit_statistics(seed=4).highest > EPSILON
+
+
+SHARED = pytest.mark.parametrize("audit", [planted.audit_gradients, planted.audit_statistics])
+
+
+@SHARED
+@pytest.mark.parametrize("seed", range(2))
+def test_noise_that_sites_share_out_keeps_the_promise(
+    audit: Callable[..., Certified], seed: int
+) -> None:
+    certified = audit(seed=seed, shared=True)
+    assert 0.3 * EPSILON < certified.highest <= EPSILON
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        planted.whole_noise_off_by_ten,
+        planted.whole_noise_shared_over_classes,
+        planted.noise_reused_over_rounds,
+        planted.clipping_skipped,
+        planted.record_counted_twice,
+    ],
+)
+def test_a_fault_in_shared_noise_is_caught(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert planted.audit_gradients(seed=4, shared=True).highest <= EPSILON
+    fault(monkeypatch)
+    assert planted.audit_gradients(seed=4, shared=True).highest > EPSILON
+
+
+def test_weak_shared_noise_on_statistics_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    planted.whole_noise_off_by_ten(monkeypatch)
+    assert planted.audit_statistics(seed=4, shared=True).one_run > EPSILON
 
 
 def test_grave_faults_refute_the_claim_without_any_assumption(

@@ -31,6 +31,7 @@ from fedtl.train.heads import initial_head
 from fedtl.train.task import TrainTask
 from fedtl.transport.local import LocalGrid
 from fedtl.transport.ray import run_on_ray
+from fedtl.transport.secure import SecureAggregationGrid
 from fedtl.transport.stacked import StackedGrid
 from fedtl.transport.wrappers import DropoutGrid, MeteredGrid
 from fedtl.types import Arrays
@@ -81,6 +82,7 @@ JOBS: dict[str, tuple[str, str, TrainTask, PrivacyPlan | None]] = {
     "fed3r": ("fed3r", "linear", TrainTask(1), toy_plan(mechanism="statistics")),
     "mlp": ("fedavg", "mlp", TrainTask(2, 2, lr=0.5, head="mlp"), toy_plan()),
     "told": ("fedavg", "linear", TrainTask(3, 2, lr=0.5), TOLD),
+    "secure": ("fedavg", "linear", TrainTask(3, lr=0.5), toy_plan(honest_sites=3)),
 }
 
 
@@ -95,11 +97,17 @@ class Job:
 def work(grid: Grid, name: str, *, dropout: float = 0.0) -> Job:
     strategy, kind, task, plan = JOBS[name]
     sites = {node: name for name, node in nodes(grid).items()}
+    head = initial_head(kind, WIDTH, 3, hidden=4, seed=2)
+    if dropout:
+        grid = DropoutGrid(grid, rate=dropout, seed=3, names=sites)
+    if name == "secure":
+        shapes = {key: values.shape for key, values in head.items()}
+        grid = SecureAggregationGrid(grid, names=sites, head=shapes, statistics={}, threshold=0.6)
     outcome = run(
-        DropoutGrid(grid, rate=dropout, seed=3, names=sites) if dropout else grid,
+        grid,
         make_strategy(strategy),
         sites=sites,
-        start=State(0, initial_head(kind, WIDTH, 3, hidden=4, seed=2)),
+        start=State(0, head),
         config=task_config(task, plan, seed=9),
         settings=Settings(
             task.rounds,

@@ -253,8 +253,22 @@ def test_patients_are_protected_as_a_whole_where_the_recipe_says_so(tmp_path: Pa
     plan = federation.plan()
     assert plan is not None
     assert plan.releases[0].public_size < np.mean(sizes) / 2
+    capped = recipe(**changes, privacy__unit="group", privacy__unit_cap=2, partition__kind="group")
+    notes = run(tmp_path / "capped", capped).result.notes
+    assert any("groups have more than privacy.unit_cap = 2 training" in note for note in notes)
     without = recipe(**changes, partition__kind="group")
     other = run(tmp_path / "examples", without)
     assert "per example" in other.result.plan
     with pytest.raises(PrivacyError, match="has no groups"):
         run(tmp_path / "digits", recipe(privacy__unit="group"))
+
+
+def test_a_delta_that_allows_to_publish_somebody_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("WARNING", "fedtl.launch"):
+        result = run(tmp_path / "loose", recipe(privacy__delta=0.0099, partition__sites=1)).result
+    assert "privacy.delta = 0.0099 is not below 1 / " in caplog.text
+    assert any("privacy.delta" in note for note in result.notes)
+    quiet = run(tmp_path / "usual", recipe()).result
+    assert not any("privacy.delta" in note for note in quiet.notes)
