@@ -18,13 +18,14 @@ from fedtl.train.batches import Examples
 from fedtl.train.counts import (
     LABELS_NORM,
     METRICS_NORM,
+    STEP,
     evaluate,
     label_counts,
     loss_bound,
     metrics_vector,
 )
 from fedtl.train.heads import initial_head, logits
-from fedtl.train.streams import SeededStreams, SystemStreams
+from fedtl.train.streams import SeededStreams, Streams, SystemStreams
 
 KINDS = ("linear", "mlp")
 
@@ -174,6 +175,19 @@ def test_every_number_carries_the_promised_noise_and_no_other(confusion: bool) -
     assert np.abs(standard.std(0) - 1).max() < 4.5 / 3000**0.5
     together = np.corrcoef(standard.T) - np.eye(standard.shape[1])
     assert np.abs(together).max() < 4.5 / 1500**0.5
+
+
+@pytest.mark.parametrize("streams", [SystemStreams(), SeededStreams(1, 1, "a", "metrics")])
+def test_no_count_can_be_ruled_out_by_the_numbers_that_the_noise_can_be(streams: Streams) -> None:
+    """Of noise in floating point, only few numbers exist: the right count alone leaves one."""
+    examples, head = toy_examples(30, 8), steep(3)
+    told = evaluate(head, examples, 3, release=metrics(), streams=streams)
+    assert told.confusion is not None
+    labelled = label_counts(examples, 3, release=labels(), streams=streams)
+    steps = np.array([told.wrong, told.right, *told.confusion.ravel(), *labelled]) / STEP
+    assert (steps == np.rint(steps)).all()
+    assert len({int(step) % 64 for step in steps}) > 5  # down to the last bits
+    assert (np.abs(steps) < 2**53).all()
 
 
 def test_labels_carry_the_promised_noise() -> None:
