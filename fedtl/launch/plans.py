@@ -193,6 +193,15 @@ def cautions(recipe: Recipe, manifest: Manifest, rows: Sequence[SiteRows]) -> li
                 f"{len(over)} of {len(sizes)} groups have more than privacy.unit_cap = "
                 f"{privacy.unit_cap} training examples; {sum(over)} examples are not used."
             )
+    if privacy.metrics == "noised":
+        trained, held_out = (
+            set(map(bytes, manifest.digests[rows])) for rows in (~manifest.test, manifest.test)
+        )
+        if both := len(trained & held_out):
+            said.append(
+                f"{both} records are trained on and held out as well, under two names: they pay "
+                "for updates and for metrics, together perhaps more than privacy.epsilon."
+            )
     return said
 
 

@@ -3,75 +3,28 @@
 from __future__ import annotations
 
 import csv
-import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Context, Message
-from small import recipe, run
+from flwr.app import Context
+from small import NOISED, recipe, recorded, report, run, stopped
 
 from fedtl.apps.client import make_client_app
-from fedtl.errors import CacheError, PrivacyError, RecipeError
+from fedtl.errors import RecipeError
 from fedtl.launch.federation import Sites, build
 from fedtl.launch.ledgers import ledger_file, ledgers_in
-from fedtl.launch.plans import LABELS_SHARE, plan_of
+from fedtl.launch.plans import cautions, plan_of
 from fedtl.privacy.accountant import epsilon_of
 from fedtl.privacy.events import GaussianEvent
 from fedtl.privacy.ledger import Budget, Ledger, RequestKey
-from fedtl.recipe import Recipe
 from fedtl.report.html import render_page
-from fedtl.rounds.labels import ask_labels
-from fedtl.rounds.sites import describe_sites
 from fedtl.site.site import Site
 from fedtl.train.counts import METRICS_NORM
-from fedtl.train.task import TrainTask
 from fedtl.transport.local import LocalGrid
-from fedtl.transport.stacked import StackedGrid
-from fedtl.wire.messages import EVALUATE, LABELS, task_config
-
-NOISED: dict[str, Any] = {"privacy__metrics": "noised", "partition__kind": "iid"}
-
-
-class Recording(StackedGrid):
-    """A Grid that remembers what its sites answered."""
-
-    replies: list[Message]
-
-    def answer(self, messages: Any, deadline: float | None) -> list[Message]:
-        found = super().answer(messages, deadline)
-        self.__dict__.setdefault("replies", []).extend(found)
-        return found
-
-    def of(self, kind: str) -> list[Message]:
-        return [r for r in self.replies if r.metadata.message_type == kind]
-
-
-def recorded(chosen: Recipe) -> Recording:
-    federation = build(chosen)
-    site_of = Sites.of(federation, {})
-    return Recording(make_client_app(site_of), federation.names, site_of=site_of)
-
-
-def stopped(folder: Path, chosen: Recipe, after: int) -> None:
-    def stop(phase: str, done: int, total: int) -> None:
-        if phase == "rounds" and done == after:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run(folder, chosen, progress=stop)
-
-
-def report(folder: Path) -> dict[str, Any]:
-    """Return the report without what is never twice the same."""
-    found: dict[str, Any] = json.loads((folder / "report.json").read_text())
-    for name in ("created", "seconds", "extraction"):
-        del found[name]
-    for round_ in found["history"]:
-        for name in [key for key in round_ if key.startswith("seconds")]:
-            del round_[name]
-    return found
+from fedtl.wire.messages import EVALUATE
 
 
 @pytest.mark.parametrize(
@@ -91,21 +44,6 @@ def test_the_plan_covers_the_evaluations_of_the_run_and_no_more(
     assert plan.release("gradients") == plain.release("gradients")
     assert plan.epsilon_after() == pytest.approx(8.0, abs=1e-6)
     assert plan.epsilon_after(held_out=True) == pytest.approx(8.0, abs=1e-6)
-
-
-def test_labels_get_a_small_share_of_the_budget() -> None:
-    for name in ("fedavg", "fed3r"):
-        chosen = recipe(strategy__name=name, privacy__labels="noised", privacy__unit="example")
-        plan = plan_of(chosen, mean_size=50.0, sites=3)
-        assert plan is not None
-        assert plan.epsilon_after() == pytest.approx(8.0, abs=1e-6)
-        mu = {r.mechanism: r.count / r.noise_multiplier**2 for r in plan.releases}
-        assert mu["labels"] / sum(mu.values()) == pytest.approx(LABELS_SHARE)
-        assert plan.release("labels").clip_norm == 1.0
-    with pytest.raises(PrivacyError, match="split over"):
-        plan_of(
-            recipe(privacy__labels="noised", privacy__noise_multiplier=9.0), mean_size=50.0, sites=3
-        )
 
 
 @pytest.mark.parametrize(
@@ -277,57 +215,6 @@ def test_off_sends_no_evaluation_at_all(tmp_path: Path) -> None:
     assert (tmp_path / "module").is_dir()
 
 
-def test_noised_labels_are_asked_once_and_stand_in_the_report(tmp_path: Path) -> None:
-    chosen = recipe(privacy__labels="noised", partition__kind="iid", privacy__epsilon=50.0)
-    grid = recorded(chosen)
-    result = run(tmp_path, chosen, grid=grid).result
-    assert len(grid.of(LABELS)) == 3
-    federation = build(chosen)
-    for rows, site in zip(federation.rows, result.sites, strict=True):
-        true = np.bincount(federation.manifest.labels[rows.train], minlength=10)
-        assert site.labels != true.tolist()
-        assert np.abs(np.array(site.labels) - true).max() < 12  # but near enough to be of use
-    assert result.labels == "noised"
-    assert "Counts of labels carry noise" in result.guarantee
-    again = recorded(chosen)
-    run(tmp_path, chosen, grid=again)
-    assert not again.__dict__.get("replies")
-
-
-def test_labels_that_were_lost_are_spent_and_are_not_asked_for_again(tmp_path: Path) -> None:
-    chosen = recipe(privacy__labels="noised", transport__dropout=0.5, partition__kind="iid", seed=3)
-    run(tmp_path / "whole", chosen)
-    kept = json.loads((tmp_path / "whole/checkpoint/labels.json").read_text())
-    assert set(kept["failures"].values()) == {"reply.missing"}
-    stopped(tmp_path / "part", chosen, 1)
-    run(tmp_path / "part", chosen)
-    assert report(tmp_path / "part") == report(tmp_path / "whole")
-
-
-@pytest.mark.parametrize("damage", [b"{}", b"", b'{"counts": [], "failures": {}}', b"\xff"])
-def test_damaged_labels_are_refused(tmp_path: Path, damage: bytes) -> None:
-    chosen = recipe(privacy__labels="noised", train__rounds=3)
-    stopped(tmp_path, chosen, 1)
-    (tmp_path / "checkpoint/labels.json").write_bytes(damage)
-    with pytest.raises(CacheError, match="counts of labels") as error:
-        run(tmp_path, chosen)
-    assert error.value.next_step
-
-
-def test_counts_of_another_number_of_classes_are_left_out() -> None:
-    federation = build(recipe())
-    site_of = Sites.of(federation, {})
-    grid = LocalGrid(make_client_app(site_of), federation.names)
-    sites = {node: d.name for node, d in describe_sites(grid).items()}
-    config = task_config(TrainTask(1), None)
-    counts, failures = ask_labels(grid, sites=sites, config=config, classes=10)
-    assert sum(told.sum() for told in counts.values()) == 160
-    assert not failures
-    counts, failures = ask_labels(grid, sites=sites, config=config, classes=9)
-    assert not counts
-    assert set(failures.values()) == {"update.shape"}
-
-
 def test_small_numbers_are_not_shown_in_a_private_run(tmp_path: Path) -> None:
     changes = {"data__limit": 60, "partition__kind": "iid", "compare__local_only": True}
     hidden = run(tmp_path / "hidden", recipe(**changes, privacy__suppress_below=6)).result
@@ -345,3 +232,15 @@ def test_small_numbers_are_not_shown_in_a_private_run(tmp_path: Path) -> None:
     assert all(None not in s.labels for s in plain.sites)
     saved = (tmp_path / "hidden/history.csv").read_text()
     assert saved.count(",,,") > 0
+
+
+def test_records_that_are_trained_on_and_held_out_are_counted_before_the_run() -> None:
+    """They have no budget of their own for metrics, whatever the guarantee says of the others."""
+    chosen = recipe(**NOISED)
+    federation = build(chosen)
+    manifest = federation.manifest
+    assert cautions(chosen, manifest, federation.rows) == []
+    digests = manifest.digests.copy()
+    digests[np.flatnonzero(manifest.test)[:2]] = digests[np.flatnonzero(~manifest.test)[:2]]
+    (said,) = cautions(chosen, replace(manifest, digests=digests), federation.rows)
+    assert said.startswith("2 records are trained on and held out as well")
