@@ -43,8 +43,8 @@ def summary_table(result: RunResult) -> Table:
 
 def _headings(result: RunResult) -> list[str]:
     first = ["site", "train", "test", "global\nhead", "local\non own", "local\non all"]
-    held_out = ["epsilon\nheld out"] if result.metrics == "noised" else []
-    return [*first, "epsilon\nspent", *held_out, "sent\nup"]
+    both = ["eps.\ntrain", "eps.\nheld"]
+    return [*first, *(both if result.metrics == "noised" else ["epsilon\nspent"]), "sent\nup"]
 
 
 def _shown(result: RunResult) -> list[SiteResult]:

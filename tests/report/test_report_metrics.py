@@ -49,7 +49,9 @@ def test_what_held_out_records_spent_stands_beside_training_where_noised() -> No
     assert all("7.25" in line for line in lines if line.startswith("site-"))
     assert "7.25" in next(line for line in lines if line.startswith(f"{len(result.sites)} sites"))
     assert all(len(line) <= 80 for line in lines)
-    assert "held out" not in printed(sample())
+    assert not any("\N{HORIZONTAL ELLIPSIS}" in line for line in lines)  # nothing is cut off
+    assert printed(result).count("eps.") == 2
+    assert "eps." not in printed(sample())
     assert "Epsilon, held out" not in page(sample())
 
 
