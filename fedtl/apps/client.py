@@ -11,9 +11,10 @@ from fedtl.site.answer import (
     answer_evaluate,
     answer_labels,
     answer_secure,
-    answer_statistics,
+    answer_sums,
     answer_train,
 )
+from fedtl.wire.messages import ADDITIVE
 from fedtl.wire.sealed import CONFIRM, KEYS, REVEAL, SHARES
 
 
@@ -31,10 +32,6 @@ def make_client_app(site_of: SiteOf) -> ClientApp:
     def train(message: Message, context: Context) -> Message:
         return answer_train([(message, context)], site_of)[0]
 
-    @app.train("statistics")
-    def statistics(message: Message, context: Context) -> Message:
-        return answer_statistics(message, context, site_of)
-
     @app.train("labels")
     def labels(message: Message, context: Context) -> Message:
         return answer_labels(message, context, site_of)
@@ -46,6 +43,12 @@ def make_client_app(site_of: SiteOf) -> ClientApp:
     @app.query("describe")
     def describe(message: Message, context: Context) -> Message:
         return answer_describe(message, context, site_of)
+
+    for kind in ADDITIVE:
+
+        @app.train(kind.partition(".")[2])
+        def sums(message: Message, context: Context) -> Message:
+            return answer_sums(message, context, site_of)
 
     for kind in (KEYS, SHARES, CONFIRM, REVEAL):
 

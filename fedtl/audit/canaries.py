@@ -3,7 +3,7 @@
 The auditor plays the strongest opponent that a plan promises to withstand: a coordinator who knows
 every real record, sends heads and a learning rate of his own choice, and sees every release. All he
 does not know is which canaries were in: a fair coin each. The releases come from the code that
-sites run, :func:`fedtl.train.fit.fit` and :func:`fedtl.train.ridge.statistics`; what the auditor
+sites run, :func:`fedtl.train.fit.fit` and :func:`fedtl.train.additive.statistics`; what the auditor
 knows is computed apart from it, in the obvious way.
 
 Canaries lie in random directions, nearly at right angles to the data and, up to one per feature,
@@ -28,8 +28,9 @@ from fedtl.audit.shared import in_the_sum
 from fedtl.errors import PrivacyError
 from fedtl.privacy.release import Release
 from fedtl.rng import stream
+from fedtl.train.additive import deviations, statistics
 from fedtl.train.fit import Examples, fit, gradient_deviation
-from fedtl.train.ridge import deviations, statistics, unpack
+from fedtl.train.ridge import unpack
 from fedtl.train.streams import SeededStreams, Streams
 from fedtl.train.task import TrainTask
 
@@ -255,7 +256,7 @@ def statistics_canaries(
     streams = streams or SeededStreams(seed, 1, "audit")
     released = statistics(made.planted(real), classes, release=release, streams=streams)
     if release is not None and release.honest_sites:
-        needed = deviations(release, real.x.shape[1])
+        needed = deviations(release, real.x.shape[1], "statistics")
         released = in_the_sum(released, needed, release, streams)
     gram, moment = torch.from_numpy(unpack(released["gram"])), torch.from_numpy(released["moment"])
     x = made.examples.x.double()

@@ -13,7 +13,6 @@ from fedtl.rounds.sites import describe_sites
 from fedtl.site.cohort import train_cohort
 from fedtl.strategies import make_strategy
 from fedtl.train.counts import evaluate
-from fedtl.train.heads import initial_head
 from fedtl.transport.stacked import StackedGrid
 from fedtl.types import Arrays, Update
 from fedtl.wire.messages import Request, task_config
@@ -66,7 +65,7 @@ def _without_privacy(federation: Federation, progress: Progress) -> float:
         grid,
         strategy,
         sites={node: d.name for node, d in describe_sites(grid).items()},
-        start=State(0, _start(federation)),
+        start=State(0, federation.initial_head(strategy)),
         config=task_config(task_of(recipe), None, seed=recipe.seed),
         settings=Settings(
             rounds=rounds,
@@ -100,7 +99,7 @@ def _local_only(
 
 def _alone(federation: Federation, at: int) -> Arrays:
     """Train one site for as many rounds and steps as the federation had, without privacy."""
-    head = _start(federation)
+    head: Arrays = federation.initial_head(make_strategy("fedavg"))
     task = task_of(federation.recipe)
     site = federation.site(at)
     for round_ in range(1, task.rounds + 1):
@@ -109,14 +108,3 @@ def _alone(federation: Federation, at: int) -> Arrays:
         if isinstance(answer, Update):
             head = answer.arrays
     return head
-
-
-def _start(federation: Federation) -> Arrays:
-    recipe = federation.recipe
-    return initial_head(
-        recipe.head.kind,
-        federation.width,
-        len(federation.manifest.classes),
-        hidden=recipe.head.hidden,
-        seed=recipe.seed,
-    )

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from flwr.app import Context
+from flwr.serverapp.strategy import Strategy
 
 from fedtl.backbone import BackboneCard, resolve
 from fedtl.data import Manifest, SiteRows, open_data, partition
@@ -23,6 +24,7 @@ from fedtl.privacy.plan import PrivacyPlan
 from fedtl.recipe import Recipe
 from fedtl.site.site import Site
 from fedtl.train.fit import Examples
+from fedtl.train.heads import initial_head
 
 MOST_HELD = 64
 """Sites up to which a process keeps all ledgers open: each takes three file handles."""
@@ -129,6 +131,17 @@ class Federation:
     @property
     def _starts(self) -> np.ndarray:
         return np.cumsum([0, *(len(r.train) + len(r.test) for r in self.rows)])
+
+    def initial_head(self, strategy: Strategy) -> dict[str, np.ndarray]:
+        """Return the head that every site starts from, with what the strategy wants in it."""
+        return initial_head(
+            self.recipe.head.kind,
+            self.width,
+            len(self.manifest.classes),
+            hidden=self.recipe.head.hidden,
+            seed=self.recipe.seed,
+            directions=getattr(strategy, "directions", None),
+        )
 
     def plan(self) -> PrivacyPlan | None:
         """Return the privacy plan of the run, calibrated over all its rounds; None without."""

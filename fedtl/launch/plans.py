@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from fedtl.data import Manifest, SiteRows
 from fedtl.errors import PrivacyError
 from fedtl.privacy.plan import PrivacyPlan, Release, plan_for
+from fedtl.privacy.release import Mechanism
 from fedtl.privacy.secagg import least_sites
 from fedtl.recipe import Recipe
 from fedtl.rounds import Settings
 from fedtl.strategies import make_strategy
 from fedtl.train.counts import LABELS_NORM, METRICS_NORM
 from fedtl.train.task import TrainTask
+from fedtl.wire.messages import ADDITIVE
 
 
 def task_of(recipe: Recipe) -> TrainTask:
@@ -66,25 +68,27 @@ def plan_of(recipe: Recipe, *, mean_size: float, sites: int) -> PrivacyPlan | No
     size = float(privacy.public_size or max(round(mean_size), 1))
     honest = _honest(recipe, sites)
     rounds = getattr(strategy, "rounds", train.rounds)
-    releases = []
-    if "statistics" in asked:
-        releases.append(
-            Release(
-                mechanism="statistics",
-                clip_norm=FEATURE_NORM,
-                unit=privacy.unit,
-                honest_sites=honest,
-            )
-        )
+    clips = {"statistics": FEATURE_NORM, "mean": 1.0, "covariance": 1.0}
+    releases = [
+        Release(mechanism=name, clip_norm=clips[name], unit=privacy.unit, honest_sites=honest)
+        for name in asked
+        if name != "gradients"
+    ]
     if "gradients" in asked:
+        left = rounds - len(releases)
+        if left < 1:
+            raise PrivacyError(
+                f"train.rounds = {train.rounds}, and '{recipe.strategy.name}' needs {len(releases)}"
+                " rounds before the first gradient.",
+                next_step=f"Set train.rounds to at least {len(releases) + 1}; 40 do well.",
+            )
+        poisson = min(1.0, train.batch_size / size) if train.sampling == "poisson" else 1.0
         releases.append(
             Release(
                 mechanism="gradients",
                 clip_norm=privacy.clip_norm,
-                count=(rounds - ("statistics" in asked)) * train.local_steps,
-                sampling_rate=min(1.0, train.batch_size / size)
-                if train.sampling == "poisson"
-                else 1.0,
+                count=left * train.local_steps,
+                sampling_rate=poisson,
                 unit=privacy.unit,
                 unit_cap=privacy.unit_cap if privacy.unit == "group" else 0,
                 public_size=size,
@@ -96,7 +100,7 @@ def plan_of(recipe: Recipe, *, mean_size: float, sites: int) -> PrivacyPlan | No
         *_told(recipe, rounds),
         epsilon=privacy.epsilon,
         delta=privacy.delta,
-        shares=_shares(recipe, asked),
+        shares=_shares(recipe, asked, getattr(strategy, "shares", None)),
         accountant=privacy.accountant,
         noise_multiplier=privacy.noise_multiplier,
     )
@@ -117,15 +121,15 @@ def _told(recipe: Recipe, rounds: int) -> list[Release]:
     return told
 
 
-def _shares(recipe: Recipe, asked: Sequence[str]) -> dict[str, float]:
-    """Return how the budget of training records is split."""
-    privacy = recipe.privacy
-    left = 1.0 - (LABELS_SHARE if privacy.labels == "noised" else 0.0)
-    shares = dict.fromkeys(asked, left)
-    if len(asked) > 1:
-        split = privacy.statistics_share
-        shares = {"statistics": left * split, "gradients": left * (1 - split)}
-    return {"labels": LABELS_SHARE, **shares}
+def _shares(
+    recipe: Recipe, asked: Sequence[str], wanted: Mapping[str, float] | None
+) -> dict[str, float]:
+    """Return how the budget of training records is split: as a strategy wants, beside labels."""
+    given = dict(wanted) if wanted else dict.fromkeys(asked, 1 / len(asked))
+    if recipe.privacy.labels != "noised":
+        return given
+    left = 1.0 - LABELS_SHARE
+    return {"labels": LABELS_SHARE, **{name: left * share for name, share in given.items()}}
 
 
 def settings_of(recipe: Recipe, rounds: int) -> Settings:
@@ -140,15 +144,19 @@ def settings_of(recipe: Recipe, rounds: int) -> Settings:
     )
 
 
-def mechanisms_of(strategy: object) -> tuple[str, ...]:
-    """Return what a strategy asks the sites to release: its ``mechanisms``, or gradients."""
-    asked: tuple[str, ...] = getattr(strategy, "mechanisms", ("gradients",))
+def mechanisms_of(strategy: object) -> tuple[Mechanism, ...]:
+    """Return what a strategy asks the sites to release: its ``mechanisms``, or gradients.
+
+    Anything but gradients is asked for once, in a round of its own before them.
+    """
+    asked: tuple[Mechanism, ...] = getattr(strategy, "mechanisms", ("gradients",))
     return asked
 
 
 def releases_per_round(recipe: Recipe) -> dict[str, int]:
     """Return how many releases of each kind a site makes in one round that asks for them."""
-    return {"gradients": recipe.train.local_steps, "statistics": 1, "metrics": 1}
+    once = dict.fromkeys((*ADDITIVE.values(), "metrics"), 1)
+    return {"gradients": recipe.train.local_steps, **once}
 
 
 def cohort_size(recipe: Recipe, sites: int) -> int:

@@ -9,8 +9,10 @@ from flwr.serverapp.strategy import Strategy
 
 from fedtl.launch.federation import Federation
 from fedtl.rounds.summable import check_summable
-from fedtl.train.heads import initial_head
+from fedtl.train.additive import shapes
+from fedtl.train.heads import trained_part
 from fedtl.transport.secure import SecureAggregationGrid
+from fedtl.wire.messages import ADDITIVE, TRAIN
 
 
 def secured(
@@ -25,12 +27,14 @@ def secured(
     """
     recipe, width = federation.recipe, federation.width
     classes = len(federation.manifest.classes)
-    head = initial_head(recipe.head.kind, width, classes, hidden=recipe.head.hidden)
+    head = federation.initial_head(strategy)
     check_summable(strategy, head)
     return SecureAggregationGrid(
         grid,
         names=sites,
-        head={name: values.shape for name, values in head.items()},
-        statistics={"gram": (width * (width + 1) // 2,), "moment": (width, classes)},
+        shapes={
+            TRAIN: {name: values.shape for name, values in trained_part(head).items()},
+            **{kind: shapes(name, width, classes) for kind, name in ADDITIVE.items()},
+        },
         threshold=recipe.transport.secure_threshold,
     )

@@ -44,7 +44,6 @@ from fedtl.rounds import RoundRecord, State, run
 from fedtl.rounds.checkpoint import load, save
 from fedtl.rounds.sites import describe_sites
 from fedtl.strategies import make_strategy
-from fedtl.train.heads import initial_head
 from fedtl.transport.local import LocalGrid
 from fedtl.transport.stacked import StackedGrid
 from fedtl.transport.wrappers import DropoutGrid, MeteredGrid
@@ -163,7 +162,7 @@ class _Story:
         self.federation, self.folder, self.progress = federation, folder, progress
         recipe = federation.recipe
         self.strategy = make_strategy(recipe.strategy.name, recipe.strategy.options)
-        if "statistics" in mechanisms_of(self.strategy) and recipe.head.kind != "linear":
+        if mechanisms_of(self.strategy) != ("gradients",) and recipe.head.kind != "linear":
             raise RecipeError(
                 f"Strategy '{recipe.strategy.name}' makes linear heads, head.kind is "
                 f"'{recipe.head.kind}'.",
@@ -173,13 +172,7 @@ class _Story:
         self.plan: PrivacyPlan | None = federation.plan()
         for caution in cautions(recipe, federation.manifest, federation.rows):
             _log.warning("%s", caution)
-        head = initial_head(
-            recipe.head.kind,
-            federation.width,
-            len(federation.manifest.classes),
-            hidden=recipe.head.hidden,
-            seed=recipe.seed,
-        )
+        head = federation.initial_head(self.strategy)
         self.state = load(folder / "checkpoint", self.strategy) or State(0, head)
         self.entries = load_history(folder / "checkpoint", self.state.round)
         self.labels = load_labels(folder / "checkpoint")

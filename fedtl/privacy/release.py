@@ -9,9 +9,9 @@ from typing import Literal
 from fedtl.errors import PrivacyError, nearest
 from fedtl.privacy.events import Event, GaussianEvent, PoissonGaussianEvent
 
-Mechanism = Literal["gradients", "statistics", "labels", "metrics"]
+Mechanism = Literal["gradients", "statistics", "mean", "covariance", "labels", "metrics"]
 
-MECHANISMS = ("gradients", "statistics", "labels", "metrics")
+MECHANISMS = ("gradients", "statistics", "mean", "covariance", "labels", "metrics")
 UNITS = ("example", "group")
 ABOUT_HELD_OUT = ("metrics",)
 """Mechanisms that read held-out records; the others read training records."""
@@ -26,9 +26,10 @@ class Release:
 
     Attributes
     ----------
-    mechanism : {"gradients", "statistics", "labels", "metrics"}
-        Sums of clipped gradients, sums of clipped sufficient statistics, counts of training records
-        per class, or counts of right and wrong answers on held-out records.
+    mechanism : {"gradients", "statistics", "mean", "covariance", "labels", "metrics"}
+        Sums of clipped gradients; sums of clipped sufficient statistics, features, or outer
+        products of features (:mod:`fedtl.train.additive`); counts of training records per class; or
+        counts of right and wrong answers on held-out records.
     clip_norm : float
         L2 bound of one unit's contribution to one release.
     noise_multiplier : float

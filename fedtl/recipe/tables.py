@@ -102,9 +102,6 @@ class Privacy(_Table):
     honest_sites: int = Field(
         0, ge=0, description="sites whose noise is counted on; 0: all that must stay to the end"
     )
-    statistics_share: float = Field(
-        0.2, gt=0, lt=1, description="of the budget, where a strategy asks for statistics as well"
-    )
     metrics: Literal["clear", "noised", "off"] = Field(
         "clear",
         description="held-out results; noised: counts with noise, held-out records have the whole "

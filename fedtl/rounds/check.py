@@ -11,7 +11,7 @@ import numpy as np
 from flwr.app import ArrayRecord, Message, MetricRecord
 
 from fedtl.errors import FedtlError
-from fedtl.train.heads import n_classes
+from fedtl.train.heads import n_classes, trained_part
 from fedtl.types import Arrays, Evaluation
 from fedtl.wire.arrays import unpack
 from fedtl.wire.messages import RELEASES, TRAIN, WEIGHT, read_evaluation, records
@@ -159,6 +159,6 @@ def _expected(
     kinds: set[str], signed: Mapping[str, tuple[Message, Signature]], head: Arrays
 ) -> Signature:
     if kinds == {TRAIN}:
-        return _signature(head)
+        return _signature(trained_part(head))
     counts = Counter(signature for _, signature in signed.values())
     return counts.most_common(1)[0][0] if counts else ()

@@ -150,7 +150,8 @@ def _aggregate(strategy: Strategy, round_: int, replies: Sequence[Message], head
         arrays, _ = strategy.aggregate_train(round_, replies)
     if arrays is None:
         return head
-    new = unpack(ArrayRecord(dict(arrays.items())))
+    # a strategy answers what sites train, and may set the rest (the whitening) as well
+    new = {**head, **unpack(ArrayRecord(dict(arrays.items())))}
     finite = all(np.isfinite(v).all() for v in new.values())
     if not finite or {k: v.shape for k, v in new.items()} != {k: v.shape for k, v in head.items()}:
         raise StrategyError(

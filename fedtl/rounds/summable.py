@@ -63,7 +63,7 @@ def check_summable(strategy: Strategy, head: Arrays) -> None:
 def _combined(strategy: Strategy, head: Arrays, updates: list[Arrays]) -> Arrays:
     tried = copy.deepcopy(strategy)
     grid = LocalGrid(ClientApp(), [f"invented-{at}" for at in range(_SITES)])
-    first = 1 + ("statistics" in getattr(strategy, "mechanisms", ()))
+    first = len(getattr(strategy, "mechanisms", ("gradients",)))  # gradients come last
     list(tried.configure_train(first, pack(head), ConfigRecord(), grid))
     replies = []
     for node, update in zip(grid.get_node_ids(), updates, strict=True):

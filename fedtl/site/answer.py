@@ -23,7 +23,6 @@ from fedtl.wire.messages import (
     LABELS,
     MECHANISMS,
     SEALED,
-    STATISTICS,
     TRAIN,
     description_reply,
     evaluation_reply,
@@ -115,14 +114,15 @@ def _guarded(message: Message, answer: Callable[[], Message]) -> Message:
         return failure_reply(message, failure_of(error, "site"))
 
 
-def answer_statistics(message: Message, context: Context, site_of: SiteOf) -> Message:
-    """Answer a request for sufficient statistics."""
+def answer_sums(message: Message, context: Context, site_of: SiteOf) -> Message:
+    """Answer a request for sums over the site's examples."""
 
     def answer() -> Message:
+        kind = message.metadata.message_type
         request, site = read_request(message.content), site_of(context)
-        seal = seal_of(message.content, STATISTICS, site, context)
-        spent = _spent(site, context, STATISTICS)
-        update = site.statistics(request, spent, str(context.run_id), seal)
+        seal = seal_of(message.content, kind, site, context)
+        spent = _spent(site, context, kind)
+        update = site.sums(request, kind, spent, str(context.run_id), seal)
         return _reply(message, context, site, update, seal)
 
     return _guarded(message, answer)

@@ -15,7 +15,7 @@ from fedtl.site.account import Account, content_of
 from fedtl.site.seal import Seal
 from fedtl.site.site import Site, check_seal, paid
 from fedtl.train.fit import check_sampling, fit, gradient_deviation
-from fedtl.train.heads import check_head
+from fedtl.train.heads import check_head, trained_part
 from fedtl.train.task import TrainTask
 from fedtl.types import Arrays, Update
 from fedtl.wire.messages import TRAIN, Request, release_of
@@ -88,7 +88,7 @@ def _deviations(request: Request, release: Release | None) -> dict[str, float]:
     if release is None:
         return {}
     rate = _task(request).lr_at(request.round, 0)
-    return {name: rate * gradient_deviation(release) for name in request.arrays}
+    return {name: rate * gradient_deviation(release) for name in trained_part(request.arrays)}
 
 
 def _admit(
@@ -147,7 +147,7 @@ def _trained(sites: Sequence[Site], request: Request) -> list[Arrays]:
     head = torch.from_numpy(np.array(request.arrays["weight"], kind))
     heads = fit(
         head.expand(len(sites), -1, -1),
-        [site.examples[0] for site in sites],
+        [site.whitened(request.arrays)[0] for site in sites],
         task=task,
         release=release,
         streams=streams,

@@ -10,7 +10,7 @@ from fedtl.errors import PrivacyError
 from fedtl.site.site import Site, check_seal, paid
 from fedtl.train.batches import Examples, units_of
 from fedtl.train.counts import evaluate, label_counts
-from fedtl.train.heads import check_head
+from fedtl.train.heads import check_head, trained_part
 from fedtl.types import Evaluation, Update
 from fedtl.wire.messages import EVALUATE, LABELS, Request, release_of
 
@@ -40,17 +40,18 @@ def site_evaluation(site: Site, request: Request, spent: int = 0, run: str = "")
     check_head(request.arrays, width=site.width, classes=classes)
     if release is None:
         check_clear(site)
-        held_out = site.examples[1]
+        held_out = site.whitened(request.arrays)[1]
         if _units(held_out) < site.suppress_below:
             return Evaluation(0.0, 0.0, 0.0)
-        return evaluate(request.arrays, held_out, classes, confusion=request.confusion)
+        head = trained_part(request.arrays)
+        return evaluate(head, held_out, classes, confusion=request.confusion)
     account = site.account(request, EVALUATE, run)
     if account is not None and (given := account.answered()) is not None:
         return _evaluation_of(given)
-    _check_units(held_out := site.examples[1], release.unit)
+    _check_units(held_out := site.whitened(request.arrays)[1], release.unit)
     releases = paid(account, release, spent, 1)
     result = evaluate(
-        request.arrays,
+        trained_part(request.arrays),
         held_out,
         classes,
         release=release,

@@ -23,7 +23,7 @@ from fedtl.privacy.secagg import (
 )
 from fedtl.site.seal import Seal
 from fedtl.site.site import Site
-from fedtl.wire.messages import STATISTICS
+from fedtl.wire.messages import ADDITIVE
 from fedtl.wire.sealed import CONFIRM, KEYS, REVEAL, SHARES, read_sealed
 
 _STATE, _KNOWN = "secagg", "secagg.known"
@@ -116,7 +116,7 @@ def seal_of(content: RecordDict, kind: str, site: Site, context: Context) -> Sea
         return None
     session, boxes = asked
     secrets = Remembered.of(site, context).session()
-    return Seal(secrets, boxes, session, additive=kind == STATISTICS)
+    return Seal(secrets, boxes, session, additive=kind in ADDITIVE)
 
 
 def remember_sealed(seal: Seal, site: Site, context: Context) -> None:

@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+
+import numpy as np
+import torch
 
 from fedtl import __version__
 from fedtl.errors import DataError, PrivacyError
@@ -21,11 +24,14 @@ from fedtl.privacy.release import ABOUT_HELD_OUT
 from fedtl.privacy.secagg import Identity
 from fedtl.site.account import Account, content_of
 from fedtl.site.seal import Seal
+from fedtl.train.additive import deviations, released
 from fedtl.train.fit import Examples
-from fedtl.train.ridge import deviations, statistics
+from fedtl.train.heads import check_head
 from fedtl.train.streams import SeededStreams, Streams, SystemStreams
-from fedtl.types import Description, Update
-from fedtl.wire.messages import MECHANISMS, STATISTICS, Request, release_of
+from fedtl.train.units import Units
+from fedtl.train.whitening import MEAN, PULL, is_whitened, whiten
+from fedtl.types import Arrays, Description, Update
+from fedtl.wire.messages import ADDITIVE, MECHANISMS, Request, release_of
 
 
 @dataclass
@@ -87,6 +93,9 @@ class Site:
     held_out_dataset: DataSet | None = field(default=None, repr=False)
     clear_metrics: bool | None = None
     suppress_below: int = 0
+    _whitened: tuple[tuple[bytes, bytes], tuple[Examples, Examples]] | None = field(
+        default=None, repr=False, init=False
+    )
 
     @cached_property
     def examples(self) -> tuple[Examples, Examples]:
@@ -107,13 +116,32 @@ class Site:
         """Return the site's public description."""
         return Description(self.name, self.classes, self.backbone, self.width, __version__)
 
-    def statistics(
-        self, request: Request, spent: int, run: str = "", seal: Seal | None = None
-    ) -> Update:
-        """Release the sufficient statistics of the training examples.
+    def whitened(self, head: Arrays) -> tuple[Examples, Examples]:
+        """Return training and held-out examples as a head looks at them, remembered for the last.
 
         Parameters
         ----------
+        head : mapping of str to NDArray
+            Checked before.
+        """
+        if not is_whitened(head):
+            return self.examples
+        key = head[MEAN].tobytes(), head[PULL].tobytes()
+        if self._whitened is None or self._whitened[0] != key:
+            mean, pull = (torch.from_numpy(np.array(head[name])) for name in (MEAN, PULL))
+            train, held_out = (_whitened(part, mean, pull) for part in self.examples)
+            self._whitened = key, (train, held_out)
+        return self._whitened[1]
+
+    def sums(
+        self, request: Request, kind: str, spent: int, run: str = "", seal: Seal | None = None
+    ) -> Update:
+        """Release sums over the training examples, as the request's head looks at them.
+
+        Parameters
+        ----------
+        kind : str
+            Type of the message, in :data:`fedtl.wire.messages.ADDITIVE`.
         spent : int
             Such releases of this run so far, of a site without a ledger.
         run : str
@@ -121,21 +149,25 @@ class Site:
         seal : Seal, optional
             Under secure aggregation: what hides the update in the sum.
         """
-        release = release_of(request, STATISTICS)
-        train = self.examples[0]
-        account = self.account(request, STATISTICS, run, seal=seal)
+        release, mechanism = release_of(request, kind), ADDITIVE[kind]
+        if request.arrays:
+            check_head(request.arrays, width=self.width, classes=len(self.classes))
+        train = self.whitened(request.arrays)[0]
+        account = self.account(request, kind, run, seal=seal)
         if account is not None and (given := account.answered()) is not None:
             return given
         check_seal(self, request, release, seal)
         releases = paid(account, release, spent, 1)
         streams = self.streams(request)
         update = Update(
-            statistics(train, len(self.classes), release=release, streams=streams),
+            released(
+                train, len(self.classes), mechanism=mechanism, release=release, streams=streams
+            ),
             1.0 if release else float(len(train)),
             releases,
         )
         if seal is not None:
-            needed = deviations(release, self.width) if release else {}
+            needed = deviations(release, self.width, mechanism) if release else {}
             update = seal.close(update, release, needed, streams)
         return update if account is None else account.keep(update)
 
@@ -193,6 +225,16 @@ def _check_examples(examples: Examples, width: int, classes: int) -> None:
             f"The site's examples are not {width} finite features in {classes} classes.",
             next_step="Extract the features again, and check the list of classes.",
         )
+
+
+def _whitened(examples: Examples, mean: torch.Tensor, pull: torch.Tensor) -> Examples:
+    x = whiten(examples.x, mean, pull)
+    if x is examples.x:
+        return examples
+    made = Examples.of(x, examples.y)
+    if examples.units is None:
+        return made
+    return replace(made, units=Units.of(x, [str(unit) for unit in examples.units.of_row.tolist()]))
 
 
 def check_seal(site: Site, request: Request, release: Release | None, seal: Seal | None) -> None:

@@ -29,6 +29,7 @@ STRATEGIES: dict[str, str] = {
     "fedtrimmedavg": f"{_FLOWER}:FedTrimmedAvg",
     "krum": f"{_FLOWER}:Krum",
     "fed3r": "fedtl.strategies.fed3r:Fed3R",
+    "fedwhiten": "fedtl.strategies.fedwhiten:FedWhiten",
 }
 """Name to ``module:Class``."""
 

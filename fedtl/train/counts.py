@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fedtl.errors import PrivacyError
 from fedtl.privacy.discrete import discrete_gaussian
 from fedtl.privacy.release import Release
-from fedtl.train.batches import Examples, units_of
+from fedtl.train.batches import Examples, shares
 from fedtl.train.heads import logits
 from fedtl.train.streams import Streams
 from fedtl.train.threads import LARGE, one_thread
@@ -39,20 +39,6 @@ _SPLIT = math.sqrt(0.5)
 def loss_bound(classes: int) -> float:
     """Return the public bound of an example's loss under a plan: twice that of a blind guess."""
     return 2 * math.log(max(classes, 2))
-
-
-def shares(examples: Examples, release: Release | None) -> torch.Tensor:
-    """Return what each example counts, ``[n]`` float64: 1 / m of a group of m, else 1.
-
-    Raises
-    ------
-    PrivacyError
-        With code ``plan.no-groups``.
-    """
-    if release is None or release.unit == "example":
-        return torch.ones(len(examples), dtype=torch.float64)
-    units = units_of(examples)
-    return (1 / units.sizes.double())[units.of_row]
 
 
 def evaluate(

@@ -184,7 +184,8 @@ def _clipped_residuals(
 
 
 def _residuals(weights: Tensor, part: Batch) -> Tensor:
-    residuals = torch.softmax(_scores(weights, part.x), dim=-1)
+    """Return p - y, ``[R, C]``, in float32 also for heads in float64."""
+    residuals = torch.softmax(_scores(weights.float(), part.x), dim=-1)
     return residuals.scatter_(-1, part.y.unsqueeze(-1), -1.0, reduce="add")
 
 
@@ -218,12 +219,13 @@ def _scores(weights: Tensor, x: Sequence[Tensor]) -> Tensor:
 
 
 def _outer(residuals: Tensor, x: Sequence[Tensor], out: Tensor) -> Tensor:
-    """Sum residual times features over each site's rows into ``out``: ``[S, C, d]``."""
+    """Sum residual times features over each site's rows into ``out``: ``[S, C, d]``, its type."""
     if residuals.device.type != "cpu":
         parts = torch.split(residuals, [len(part) for part in x])
         padded = pad_sequence(list(parts), batch_first=True)
-        return torch.matmul(padded.mT, pad_sequence(list(x), batch_first=True), out=out)
-    rows, end = residuals.numpy(), 0
+        rows_of_sites = pad_sequence(list(x), batch_first=True).to(out.dtype)
+        return torch.matmul(padded.mT.to(out.dtype), rows_of_sites, out=out)
+    rows, end = residuals.to(out.dtype).numpy(), 0
     for part, total in zip(x, out.numpy(), strict=True):
         begin, end = end, end + len(part)
         np.matmul(rows[begin:end].T, part.numpy(), out=total)

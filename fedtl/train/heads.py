@@ -9,11 +9,18 @@ from torch import Tensor
 
 from fedtl.errors import FedtlError
 from fedtl.rng import stream
+from fedtl.train.whitening import MEAN, PULL, is_whitened, whiten
 from fedtl.types import Arrays
 
 
 def initial_head(
-    kind: str, width: int, classes: int, *, hidden: int = 64, seed: int = 0
+    kind: str,
+    width: int,
+    classes: int,
+    *,
+    hidden: int = 64,
+    seed: int = 0,
+    directions: int | None = None,
 ) -> dict[str, NDArray[np.float32]]:
     """Return the head every site starts from.
 
@@ -29,6 +36,9 @@ def initial_head(
         Features per example, bias feature included.
     classes, hidden : int
         Outputs, and units of the MLP's hidden layer.
+    directions : int, optional
+        Gives a linear head a place for the whitening of its features, in so many directions; it
+        starts without any (:mod:`fedtl.train.whitening`).
 
     Examples
     --------
@@ -36,7 +46,11 @@ def initial_head(
     (3, 4)
     """
     if kind == "linear":
-        return {"weight": np.zeros((classes, width), np.float32)}
+        head: dict[str, NDArray[np.float32]] = {"weight": np.zeros((classes, width), np.float32)}
+        if directions is not None:
+            head[MEAN] = np.zeros(width - 1, np.float32)
+            head[PULL] = np.zeros((width - 1, directions), np.float32)
+        return head
     drawn = stream(seed, "head").uniform(-1, 1, (hidden, width))
     return {
         "hidden.weight": drawn.astype(np.float32),
@@ -44,6 +58,11 @@ def initial_head(
         "out.weight": np.zeros((classes, hidden), np.float32),
         "out.bias": np.zeros(classes, np.float32),
     }
+
+
+def trained_part(head: Arrays) -> Arrays:
+    """Return what sites train of a head, and answer: all but the whitening of its features."""
+    return {name: values for name, values in head.items() if name not in (MEAN, PULL)}
 
 
 def n_classes(head: Arrays) -> int:
@@ -55,6 +74,8 @@ def logits(head: Arrays, x: Tensor) -> Tensor:
     """Return ``[n, C]`` scores of ``[n, d]`` features."""
     tensors = {name: torch.from_numpy(np.array(value)) for name, value in head.items()}
     if "weight" in tensors:
+        if is_whitened(tensors):
+            x = whiten(x, tensors[MEAN], tensors[PULL])
         return x @ tensors["weight"].to(x.device).T
     from fedtl.privacy.opacus_fit import mlp_logits
 
@@ -70,8 +91,11 @@ def check_head(head: Arrays, *, width: int, classes: int) -> None:
         With code ``head.invalid``.
     """
     names = set(head)
-    if names == {"weight"}:
+    if names in ({"weight"}, {"weight", MEAN, PULL}):
         fits = head["weight"].shape == (classes, width)
+        if is_whitened(head):
+            fits = fits and head[MEAN].shape == (width - 1,)
+            fits = fits and head[PULL].ndim == 2 and len(head[PULL]) == width - 1
     elif names == {"hidden.weight", "hidden.bias", "out.weight", "out.bias"}:
         hidden = head["hidden.bias"].shape[0] if head["hidden.bias"].ndim else 0
         fits = (

@@ -22,7 +22,7 @@ from fedtl.privacy.secagg.masks import Words
 from fedtl.transport._identity import with_content
 from fedtl.transport.wrappers import WrappedGrid
 from fedtl.wire.arrays import HostRecordDict, pack
-from fedtl.wire.messages import RELEASES, STATISTICS, TRAIN, WEIGHT, read_request, records
+from fedtl.wire.messages import ADDITIVE, RELEASES, WEIGHT, read_request, records
 from fedtl.wire.sealed import (
     CONFIRM,
     KEYS,
@@ -58,10 +58,8 @@ class SecureAggregationGrid(WrappedGrid):
         Node id to site name.
     threshold : float
         Share of the sites asked, above one half, that must stay to the end.
-    head : mapping of str to tuple of int
-        Shapes of the arrays that training answers.
-    statistics : mapping of str to tuple of int
-        Shapes of the arrays that a request for statistics answers.
+    shapes : mapping of str to mapping of str to tuple of int
+        By type of the messages that are secured, the shapes of the arrays they answer.
     """
 
     def __init__(
@@ -69,14 +67,13 @@ class SecureAggregationGrid(WrappedGrid):
         inner: Grid,
         *,
         names: Mapping[int, str],
-        head: Shapes,
-        statistics: Shapes,
+        shapes: Mapping[str, Shapes],
         threshold: float = THRESHOLD,
     ) -> None:
         super().__init__(inner)
         self._names = dict(names)
         self._nodes = {name: node for node, name in self._names.items()}
-        self._shapes = {TRAIN: dict(head), STATISTICS: dict(statistics)}
+        self._shapes = dict(shapes)
         self._threshold = threshold
         self._number = 0
 
@@ -131,7 +128,7 @@ class SecureAggregationGrid(WrappedGrid):
             invited=len(messages),
             threshold=self._threshold,
             bound=bound_of(request.plan, kind),
-            additive=kind == STATISTICS,
+            additive=kind in ADDITIVE,
         )
 
     def shapes(self, kind: str) -> Shapes:
@@ -150,10 +147,10 @@ class SecureAggregationGrid(WrappedGrid):
 def bound_of(plan: PrivacyPlan | None, kind: str) -> float:
     """Return the largest absolute value of an entry of a site's vector.
 
-    Statistics are at most R² times the number of examples; weights are 1 under a plan.
+    Sums are at most R² times the number of examples; weights are 1 under a plan.
     """
-    if kind == STATISTICS:
-        clip = plan.release("statistics").clip_norm if plan else 1.0
+    if kind in ADDITIVE:
+        clip = plan.release(ADDITIVE[kind]).clip_norm if plan else 1.0
         return LARGEST_WEIGHT * max(clip, 1.0) ** 2
     return LARGEST_VALUE * (1.0 if plan else LARGEST_WEIGHT)
 

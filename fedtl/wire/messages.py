@@ -4,7 +4,9 @@
 message type           asks                                               answer
 =====================  =================================================  =========================
 ``train``              head + config (task, plan, seed, server-round)     trained head + metrics
-``train.statistics``   config (plan, seed, server-round)                  statistics + metrics
+``train.statistics``,  config (plan, seed, server-round); head, if        sums + metrics
+``train.mean``,        features are whitened
+``train.covariance``
 ``train.labels``       config (plan, seed, server-round 0)                counts of labels + metrics
 ``evaluate``           head + config (plan, seed, server-round,           sums of right and wrong
                        confusion)                                         answers and of losses
@@ -31,14 +33,12 @@ from fedtl.train.task import TrainTask
 from fedtl.types import Description, Evaluation, Update
 from fedtl.wire.arrays import HostRecordDict, pack, unpack
 
-TRAIN, STATISTICS, LABELS = "train", "train.statistics", "train.labels"
+TRAIN, LABELS = "train", "train.labels"
 EVALUATE, DESCRIBE = "evaluate", "query.describe"
-MECHANISMS = {
-    TRAIN: "gradients",
-    STATISTICS: "statistics",
-    LABELS: "labels",
-    EVALUATE: "metrics",
-}
+STATISTICS, MEAN, COVARIANCE = "train.statistics", "train.mean", "train.covariance"
+ADDITIVE = {STATISTICS: "statistics", MEAN: "mean", COVARIANCE: "covariance"}
+"""Messages that ask for sums over examples, and the mechanism of their release."""
+MECHANISMS = {TRAIN: "gradients", **ADDITIVE, LABELS: "labels", EVALUATE: "metrics"}
 """Message type to the mechanism that its answer is released by."""
 SEALED = "secagg"
 """Key of the record that asks for an answer hidden in a sum; see :mod:`fedtl.wire.sealed`."""

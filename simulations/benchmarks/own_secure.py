@@ -33,7 +33,7 @@ def measure(*, sites: int, rounds: int, secure: bool) -> dict[str, Any]:
     from fedtl.train.task import TrainTask
     from fedtl.transport.secure import THRESHOLD, SecureAggregationGrid
     from fedtl.transport.wrappers import MeteredGrid
-    from fedtl.wire.messages import task_config
+    from fedtl.wire.messages import TRAIN, task_config
 
     random = np.random.default_rng(1)
     x = random.standard_normal((sites, ROWS, WIDTH), dtype=np.float32) / WIDTH**0.5
@@ -60,9 +60,7 @@ def measure(*, sites: int, rounds: int, secure: bool) -> dict[str, Any]:
 
     shapes = {name: values.shape for name, values in head.items()}
     run(
-        SecureAggregationGrid(metered, names=named, head=shapes, statistics={})
-        if secure
-        else metered,
+        SecureAggregationGrid(metered, names=named, shapes={TRAIN: shapes}) if secure else metered,
         make_strategy("fedavg", {"fraction_evaluate": 0.0}),
         sites=named,
         start=State(0, head),

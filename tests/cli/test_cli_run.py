@@ -201,8 +201,8 @@ def test_a_dry_run_refuses_what_the_run_would(warm: Path, capsys: pytest.Capture
 def test_fed3r_is_told_to_send_its_statistics_once(warm: Path, capsys: pytest.CaptureFixture[str]):
     import torch
 
+    from fedtl.train.additive import statistics
     from fedtl.train.fit import Examples
-    from fedtl.train.ridge import statistics
 
     assert main(["simulate", *SMALL, "--strategy", "fed3r", "--dry-run", "--json"]) == 0
     cost = json.loads(capsys.readouterr().out)["cost"]

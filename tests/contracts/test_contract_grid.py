@@ -35,7 +35,7 @@ from fedtl.transport.secure import SecureAggregationGrid
 from fedtl.transport.stacked import StackedGrid
 from fedtl.transport.wrappers import DropoutGrid, MeteredGrid
 from fedtl.types import Arrays
-from fedtl.wire.messages import task_config
+from fedtl.wire.messages import TRAIN, task_config
 
 Story = Callable[[Grid], None]
 
@@ -102,7 +102,7 @@ def work(grid: Grid, name: str, *, dropout: float = 0.0) -> Job:
         grid = DropoutGrid(grid, rate=dropout, seed=3, names=sites)
     if name == "secure":
         shapes = {key: values.shape for key, values in head.items()}
-        grid = SecureAggregationGrid(grid, names=sites, head=shapes, statistics={}, threshold=0.6)
+        grid = SecureAggregationGrid(grid, names=sites, shapes={TRAIN: shapes}, threshold=0.6)
     outcome = run(
         grid,
         make_strategy(strategy),

@@ -21,8 +21,8 @@ from fedtl.wire.messages import LABELS, task_config
 
 
 def test_labels_get_a_small_share_of_the_budget() -> None:
-    for name in ("fedavg", "fed3r"):
-        chosen = recipe(strategy__name=name, privacy__labels="noised", privacy__unit="example")
+    for name in ("fedavg", "fed3r", "fedwhiten"):
+        chosen = recipe(strategy__name=name, privacy__labels="noised", train__rounds=4)
         plan = plan_of(chosen, mean_size=50.0, sites=3)
         assert plan is not None
         assert plan.epsilon_after() == pytest.approx(8.0, abs=1e-6)

@@ -79,7 +79,7 @@ def test_a_message_delivered_twice_is_one_release(ledger: Ledger) -> None:
 def test_statistics_are_paid_for_and_answered_once(ledger: Ledger) -> None:
     site, plan = real(ledger), toy_plan(2, mechanism="statistics")
     asked = replace(request(), plan=plan, arrays={}, task=None)
-    first, again = (site.statistics(asked, 0, "7") for _ in range(2))
+    first, again = (site.sums(asked, STATISTICS, 0, "7") for _ in range(2))
     assert first.arrays.keys() == again.arrays.keys()
     for name in first.arrays:
         np.testing.assert_array_equal(first.arrays[name], again.arrays[name])

@@ -18,7 +18,7 @@ from fedtl.train.heads import initial_head
 from fedtl.train.streams import SeededStreams, SystemStreams
 from fedtl.train.task import TrainTask
 from fedtl.types import Update
-from fedtl.wire.messages import Request
+from fedtl.wire.messages import STATISTICS, Request
 
 HEAD = initial_head("linear", WIDTH, 3)
 
@@ -78,7 +78,7 @@ def test_a_private_weight_does_not_tell_the_size() -> None:
     assert {a.weight for a in private if isinstance(a, Update)} == {1.0}
     plain = train(toys, NAMES, request())
     assert [a.weight for a in plain if isinstance(a, Update)] == [20 + 7 * at for at in range(6)]
-    stats = toys.site("site-b").statistics(request(toy_plan(1, mechanism="statistics")), 0)
+    stats = toys.site("site-b").sums(request(toy_plan(1, mechanism="statistics")), STATISTICS, 0)
     assert stats.weight == 1.0
 
 

@@ -13,8 +13,9 @@ from toys import CLASSES, toy_examples, toy_release
 from fedtl.data import partition
 from fedtl.errors import PrivacyError
 from fedtl.privacy.plan import Release
+from fedtl.train.additive import statistics
 from fedtl.train.fit import Examples
-from fedtl.train.ridge import add, ridge_head, statistics, unpack
+from fedtl.train.ridge import add, ridge_head, unpack
 from fedtl.train.streams import SeededStreams
 
 

@@ -13,11 +13,11 @@ from toys import toy_examples, toy_release
 
 from fedtl.errors import PrivacyError, RecipeError
 from fedtl.privacy.plan import PrivacyPlan, Release
+from fedtl.train.additive import statistics
 from fedtl.train.batches import batches
 from fedtl.train.fit import Examples, fit
 from fedtl.train.heads import initial_head
 from fedtl.train.mlp import fit_mlp_head
-from fedtl.train.ridge import statistics
 from fedtl.train.streams import SeededStreams
 from fedtl.train.task import TrainTask
 

@@ -20,6 +20,7 @@ from fedtl.privacy.secagg import Session
 from fedtl.rounds import Outcome, Settings, State, run
 from fedtl.rounds.sites import describe_sites
 from fedtl.strategies import make_strategy
+from fedtl.train.additive import shapes
 from fedtl.train.heads import initial_head
 from fedtl.train.task import TrainTask
 from fedtl.transport._identity import with_content
@@ -29,12 +30,11 @@ from fedtl.transport.stacked import StackedGrid
 from fedtl.transport.wrappers import MeteredGrid, WrappedGrid
 from fedtl.types import Arrays
 from fedtl.wire.arrays import pack, unpack
-from fedtl.wire.messages import EVALUATE, TRAIN, records, task_config
+from fedtl.wire.messages import EVALUATE, STATISTICS, TRAIN, records, task_config
 from fedtl.wire.sealed import CONFIRM, KEYS, MASKED, REVEAL, SHARES, stage_content
 
 HEAD = initial_head("linear", WIDTH, 3)
 SHAPES = {name: values.shape for name, values in HEAD.items()}
-STATISTICS = {"gram": (WIDTH * (WIDTH + 1) // 2,), "moment": (WIDTH, 3)}
 STAGES = (KEYS, SHARES, TRAIN, CONFIRM, REVEAL)
 BY_STAGE = pytest.mark.parametrize("stage", STAGES)
 
@@ -81,7 +81,10 @@ def spied(toys: Toys, *, stacked: bool = True, **options: object) -> Spied:
 
 def secure(grid: Spied, *, threshold: float = 2 / 3) -> SecureAggregationGrid:
     return SecureAggregationGrid(
-        grid, names=grid.names, head=SHAPES, statistics=STATISTICS, threshold=threshold
+        grid,
+        names=grid.names,
+        shapes={TRAIN: SHAPES, STATISTICS: shapes("statistics", WIDTH, 3)},
+        threshold=threshold,
     )
 
 

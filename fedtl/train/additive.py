@@ -1,0 +1,187 @@
+"""Sums over a site's examples that a strategy may ask for, by the mechanism of their release.
+
+Every one is additive: the sum over sites is that of the pooled data, for any split and any order.
+Under a plan each example (or group, whose examples count 1 / m each) is clipped, so that it moves
+the sums by at most a known length, and Gaussian noise is added; where sites share the noise out,
+the sums are returned without it, and :mod:`fedtl.site.seal` adds the site's share.
+
+============== =========================================== =====================================
+mechanism      arrays                                      L2 sensitivity of one unit
+============== =========================================== =====================================
+statistics     ``gram`` [d (d + 1) / 2]: Σ x xᵀ,           sqrt(2), of (gram / R², moment / R)
+               ``moment`` [d, C]: Σ x one_hot(y)ᵀ
+mean           ``sum`` [d - 1]: Σ u                        R
+covariance     ``gram`` [d (d - 1) / 2]: Σ u uᵀ            R²
+============== =========================================== =====================================
+
+``x`` are the features, ``u`` the same without the bias, R the clip norm. Gram matrices are upper
+triangles by rows, and their noise is (Z + Zᵀ) / 2: off-diagonal pairs count twice in the norm and
+carry the deviation divided by sqrt(2).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedtl.errors import PrivacyError
+from fedtl.privacy.plan import Release
+from fedtl.train.batches import shares
+from fedtl.train.fit import Examples
+from fedtl.train.streams import Streams
+
+Sums = dict[str, NDArray[np.float64]]
+Deviations = Mapping[str, float | NDArray[np.float64]]
+
+MECHANISMS = ("statistics", "mean", "covariance")
+_ROWS_AT_ONCE = 4096
+
+
+def released(
+    examples: Examples,
+    classes: int,
+    *,
+    mechanism: str,
+    release: Release | None = None,
+    streams: Streams | None = None,
+) -> Sums:
+    """Compute a site's sums in float64 as they may leave the site, or be sealed there.
+
+    Parameters
+    ----------
+    examples : Examples
+        ``n`` examples with ``d`` features.
+    mechanism : {"statistics", "mean", "covariance"}
+        What is summed.
+    release : Release, optional
+        Clips to its ``clip_norm`` and adds its noise; without one, the plain sums.
+    streams : Streams, optional
+        Where the noise comes from.
+
+    Raises
+    ------
+    PrivacyError
+        The release covers something else, or there are no streams for its noise.
+    """
+    out = sums(examples, classes, mechanism=mechanism, release=release)
+    if release is None:
+        return out
+    needed = deviations(release, examples.x.shape[1], mechanism)
+    if release.honest_sites:
+        return out
+    if streams is None:
+        raise PrivacyError(
+            "A private release of sums needs streams for its noise.",
+            next_step="Pass the site's streams.",
+        )
+    for name, deviation in needed.items():
+        out[name] += streams.normal(out[name].shape).double().numpy() * deviation
+    return out
+
+
+def statistics(
+    examples: Examples,
+    classes: int,
+    *,
+    release: Release | None = None,
+    streams: Streams | None = None,
+) -> Sums:
+    """Return what least squares need: :func:`released` of the mechanism ``statistics``."""
+    return released(examples, classes, mechanism="statistics", release=release, streams=streams)
+
+
+def sums(examples: Examples, classes: int, *, mechanism: str, release: Release | None) -> Sums:
+    """Return a site's sums, clipped if there is a release, without noise."""
+    if mechanism == "statistics":
+        return _statistics(examples, classes, release)
+    d = examples.x.shape[1] - 1
+    total = torch.zeros(d, dtype=torch.float64)
+    gram = torch.zeros(d, d, dtype=torch.float64)
+    for x, _, share in _blocks(examples, release):
+        u = _clipped(x[:, :-1], release)
+        if mechanism == "mean":
+            total += share @ u
+        else:
+            gram.addmm_(u.T, u * share[:, None])
+    if mechanism == "mean":
+        return {"sum": total.numpy()}
+    return {"gram": gram.numpy()[np.triu_indices(d)]}
+
+
+def _statistics(examples: Examples, classes: int, release: Release | None) -> Sums:
+    d = examples.x.shape[1]
+    gram = torch.zeros(d, d, dtype=torch.float64)
+    moment = torch.zeros(d, classes, dtype=torch.float64)
+    for x, y, share in _blocks(examples, release):
+        rows = _clipped(x, release)
+        counted = rows * share[:, None]
+        gram.addmm_(rows.T, counted)
+        moment.index_add_(1, y, counted.T)
+    return {"gram": gram.numpy()[np.triu_indices(d)], "moment": moment.numpy()}
+
+
+def _blocks(examples: Examples, release: Release | None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield features in float64, labels, and what each row counts."""
+    counted = shares(examples, release)
+    parts = (torch.split(t, _ROWS_AT_ONCE) for t in (examples.x, examples.y, counted))
+    for x, y, share in zip(*parts, strict=True):
+        yield x.double(), y, share
+
+
+def _clipped(rows: Tensor, release: Release | None) -> Tensor:
+    if release is None:
+        return rows
+    norms = rows.norm(dim=1).clamp_(min=release.clip_norm)
+    clipped: Tensor = rows * (release.clip_norm / norms)[:, None]
+    return clipped
+
+
+def deviations(release: Release, width: int, mechanism: str) -> Deviations:
+    """Return the standard deviation of the noise on every entry, by array.
+
+    Parameters
+    ----------
+    width : int
+        Features per example, bias feature included.
+    mechanism : str
+        What is summed.
+
+    Raises
+    ------
+    PrivacyError
+        With code ``plan.mismatch``: the release covers something else.
+    """
+    if release.mechanism != mechanism or mechanism not in MECHANISMS:
+        raise PrivacyError(
+            f"A release of {release.mechanism} does not cover {mechanism}.",
+            next_step=f"Make a plan with a release of mechanism='{mechanism}'.",
+            code="plan.mismatch",
+        )
+    noise, clip = release.noise_multiplier, release.clip_norm
+    if mechanism == "mean":
+        return {"sum": noise * clip}
+    if mechanism == "covariance":
+        return {"gram": _symmetric(width - 1) * (noise * clip**2)}
+    joint = noise * math.sqrt(2)
+    return {"gram": _symmetric(width) * (joint * clip**2), "moment": joint * clip}
+
+
+def _symmetric(d: int) -> NDArray[np.float64]:
+    """Return the deviations of an upper triangle of (Z + Zᵀ) / 2."""
+    rows, columns = np.triu_indices(d)
+    return np.where(rows == columns, 1.0, math.sqrt(0.5))
+
+
+def shapes(mechanism: str, width: int, classes: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the arrays of a mechanism."""
+    known: dict[str, dict[str, tuple[int, ...]]] = {
+        "statistics": {"gram": (math.comb(width + 1, 2),), "moment": (width, classes)},
+        "mean": {"sum": (width - 1,)},
+        "covariance": {"gram": (math.comb(width, 2),)},
+    }
+    return known[mechanism]
