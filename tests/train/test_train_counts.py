@@ -137,6 +137,10 @@ def test_overflowing_scores_do_not_show_through_the_noise() -> None:
     assert not np.isfinite(evaluate(head, examples, 3).losses)
     vector = metrics_vector(head, examples, 3, release=metrics(), confusion=True)
     assert np.isfinite(vector).all()
+    for at in range(20):
+        rest = some(examples, [row for row in range(20) if row != at])
+        without = metrics_vector(head, rest, 3, release=metrics(), confusion=True)
+        assert np.linalg.norm(vector - without) <= METRICS_NORM + 1e-9
 
 
 def drawn(examples: Examples, head: dict[str, np.ndarray], *, confusion: bool) -> np.ndarray:
