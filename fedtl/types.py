@@ -34,26 +34,54 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """A head's result on a site's held-out examples.
+    """A head's result on a site's held-out examples, as sums: ratios are made of them afterwards.
+
+    Under a plan the sums carry noise, and may be below zero.
 
     Attributes
     ----------
-    n : int
-        Held-out examples.
-    loss : float
-        Mean cross-entropy, nats.
-    confusion : NDArray
-        ``[C, C]`` counts, rows are true classes.
+    wrong, right : float
+        Held-out examples by whether the head names their class; under unit ``group`` an example of
+        a group of m counts 1 / m.
+    losses : float
+        Sum of the cross-entropies, nats.
+    confusion : NDArray or None
+        ``[C, C]``, rows are true classes; None where it was not asked for.
+    releases : int
+        Private releases of metrics of this site in this run so far; 0 in clear.
     """
 
-    n: int
-    loss: float
-    confusion: NDArray[np.int64]
+    wrong: float
+    right: float
+    losses: float
+    confusion: NDArray[np.float64] | None = None
+    releases: int = 0
+
+    @property
+    def n(self) -> float:
+        """Held-out examples (or groups), noised like their parts."""
+        return self.wrong + self.right
+
+    @property
+    def weight(self) -> float:
+        """Weight in an average: examples in clear, at least 1 of what was noised."""
+        return max(self.n, 1.0) if self.releases else self.n
+
+    @property
+    def measured(self) -> bool:
+        """Whether there is anything to see; of noised sums nobody can say that there is not."""
+        return bool(self.releases or self.n)
 
     @property
     def accuracy(self) -> float:
-        """Share of held-out examples classified correctly; nan without any."""
-        return float(np.trace(self.confusion)) / self.n if self.n else float("nan")
+        """Share of held-out examples classified correctly, in 0..1; nan without any."""
+        right, wrong = max(self.right, 0.0), max(self.wrong, 0.0)
+        return right / (right + wrong) if right + wrong > 0 else float("nan")
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy, nats, from 0; nan without examples."""
+        return max(self.losses, 0.0) / self.weight if self.measured else float("nan")
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,8 +39,21 @@ def test_the_nearest_name_comes_first_and_long_lists_end() -> None:
 
 
 def test_accuracy_is_the_diagonals_share() -> None:
-    assert Evaluation(4, 0.1, np.array([[2, 1], [0, 1]])).accuracy == 0.75
-    assert math.isnan(Evaluation(0, 0.0, np.zeros((2, 2), np.int64)).accuracy)
+    found = Evaluation(1, 3, 2.0, np.array([[2.0, 1.0], [0.0, 1.0]]))
+    assert (found.accuracy, found.loss, found.n, found.weight) == (0.75, 0.5, 4, 4)
+    nothing = Evaluation(0, 0, 0.0)
+    assert math.isnan(nothing.accuracy)
+    assert math.isnan(nothing.loss)
+    assert not nothing.measured
+
+
+def test_ratios_of_noised_counts_stay_in_their_range() -> None:
+    for wrong, right in ((-3.5, 4.0), (4.0, -3.5), (-2.0, -1.0), (0.2, 0.3)):
+        noised = Evaluation(wrong, right, -1.0, releases=1)
+        assert noised.weight >= 1
+        assert noised.measured
+        assert noised.loss == 0
+        assert math.isnan(noised.accuracy) or 0 <= noised.accuracy <= 1
 
 
 keys = st.tuples(

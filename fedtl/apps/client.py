@@ -9,6 +9,7 @@ from fedtl.site.answer import (
     SiteOf,
     answer_describe,
     answer_evaluate,
+    answer_labels,
     answer_secure,
     answer_sums,
     answer_train,
@@ -30,6 +31,10 @@ def make_client_app(site_of: SiteOf) -> ClientApp:
     @app.train()
     def train(message: Message, context: Context) -> Message:
         return answer_train([(message, context)], site_of)[0]
+
+    @app.train("labels")
+    def labels(message: Message, context: Context) -> Message:
+        return answer_labels(message, context, site_of)
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:

@@ -167,7 +167,8 @@ def _traffic(recipe: Recipe, width: int, classes: int) -> tuple[int, int]:
     n_bytes = sum(values.nbytes for values in head.values())
     secure = 2 if recipe.transport.secure else 1  # masked words have 64 bits
     if "gradients" in mechanisms_of(strategy):
-        return n_bytes * (2 if recipe.evaluate_every else 1), n_bytes * secure
+        evaluated = recipe.evaluate_every and recipe.privacy.metrics != "off"
+        return n_bytes * (2 if evaluated else 1), n_bytes * secure
     return n_bytes, 8 * (width * (width + 1) // 2 + width * classes)
 
 

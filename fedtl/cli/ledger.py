@@ -14,7 +14,7 @@ from fedtl.cli.screen import clean_line, err, out, print_json
 from fedtl.errors import CacheError, PrivacyError, RecipeError
 
 if TYPE_CHECKING:
-    from fedtl.privacy.ledger import Ledger
+    from fedtl.privacy.ledger import DataSet, Ledger
 
 app = typer.Typer(
     name="ledger",
@@ -165,7 +165,7 @@ def _planned(
 
     from fedtl.launch.plans import plan_of
     from fedtl.privacy.accountant import epsilon_of
-    from fedtl.privacy.events import ComposedEvent
+    from fedtl.privacy.events import ComposedEvent, releases_of
     from fedtl.privacy.ledger import Budget
 
     limit = None if budget is None else Budget(budget, delta, days)
@@ -174,23 +174,34 @@ def _planned(
         privacy = plan_of(asked, mean_size=float(data.units), sites=asked.partition.sites)
         if privacy is None:  # refused before
             continue
+        held_out = _is_held_out(ledger, data)
+        event = privacy.event(held_out=held_out)
         since = None if limit is None else limit.since(time.time())
         spent = ledger.spend(data, delta=delta, since=since)
-        after = epsilon_of(ComposedEvent((spent, privacy.event())), delta)
+        after = epsilon_of(ComposedEvent((spent, event)), delta)
         rows.append(
             {
                 "site": site,
                 "data_set": data.fingerprint[:12],
                 "unit": data.unit,
-                "releases": sum(r.count for r in privacy.releases),
+                "releases": sum(r.count for r in releases_of(event)),
                 "now": epsilon_of(spent, delta),
-                "cost": epsilon_of(privacy.event(), delta),
+                "cost": epsilon_of(event, delta),
                 "after": after,
                 "delta": delta,
                 "allowed": None if limit is None else after <= limit.epsilon,
             }
         )
     return rows
+
+
+def _is_held_out(ledger: Ledger, data: DataSet) -> bool:
+    """Say whether all that was ever asked of a data set were results on held-out records."""
+    from fedtl.privacy.release import ABOUT_HELD_OUT
+    from fedtl.wire.messages import MECHANISMS
+
+    asked = {e.request.message for e in ledger.entries() if e.dataset == data.fingerprint}
+    return all(MECHANISMS.get(kind) in ABOUT_HELD_OUT for kind in asked)
 
 
 @app.command(epilog="Example:\n\nfedtl ledger export site/ > ledger.jsonl")

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from fedtl.launch.simulate import Finished
     from fedtl.recipe import Recipe
 
+MOST_PROBLEMS = 20
+"""Files left out that the terminal names."""
 EXAMPLES = (
     "Examples:\n\n"
     "fedtl simulate\n\n"
@@ -202,11 +204,23 @@ def _conclude(finished: Finished, *, quiet: bool, as_json: bool) -> None:
 
     console = out()
     print_summary(finished.result, console, finished.folder)
+    _print_problems(finished)
     run = shlex.quote(str(finished.folder))
     lines = [f"Report: {finished.folder / 'report.html'}"]
     if not quiet:
         lines += ["Next:", f"  fedtl report {run} --open", f"  fedtl predict {run} IMAGE..."]
     console.print("\n".join(lines), markup=False, soft_wrap=True)
+
+
+def _print_problems(finished: Finished) -> None:
+    """Name the files that were left out, to the person at whose side they lie."""
+    from fedtl.report.words import clean, count
+
+    for problem in finished.problems[:MOST_PROBLEMS]:
+        line = f"Left out: {clean(problem.path)} ({problem.reason})"
+        err().print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    if (more := len(finished.problems) - MOST_PROBLEMS) > 0:
+        err().print(f"Left out: {count(more)} more files", style="yellow", markup=False)
 
 
 _LONG = ("history", "confusion", "recipe", "backbone", "classes")

@@ -87,8 +87,8 @@ class Federation:
 
         With the folder of a private run it gets the ledger that lies there.
         """
-        ledger = None
-        if run_folder is not None and self.recipe.privacy.enabled:
+        ledger, privacy = None, self.recipe.privacy
+        if run_folder is not None and privacy.enabled:
             file = ledger_file(run_folder, self.rows[at].name)
             hold = len(self.rows) <= MOST_HELD
             ledger = Ledger.open(file, durable=False, hold=hold)
@@ -101,29 +101,32 @@ class Federation:
             spent_before=spent_before or {},
             simulated=True,
             ledger=ledger,
-            dataset=None if ledger is None else self._dataset(at, ledger),
+            dataset=None if ledger is None else self._dataset(self.rows[at].train, ledger),
+            held_out_dataset=None if ledger is None else self._dataset(self.rows[at].test, ledger),
+            suppress_below=privacy.suppress_below if privacy.enabled else 0,
             run=f"{self.recipe.name}-{self.recipe.digest()[:16]}",
         )
 
     def _examples(self, at: int) -> tuple[Examples, Examples]:
         start = int(self._starts[at])
-        middle = start + len(self.rows[at].train)
-        end = middle + len(self.rows[at].test)
+        rows = self.rows[at]
+        middle = start + len(rows.train)
+        end = middle + len(rows.test)
         return (
-            Examples.of(self.x[start:middle], self.y[start:middle], self._groups(at)),
-            Examples.of(self.x[middle:end], self.y[middle:end]),
+            Examples.of(self.x[start:middle], self.y[start:middle], self._groups(rows.train)),
+            Examples.of(self.x[middle:end], self.y[middle:end], self._groups(rows.test)),
         )
 
-    def _groups(self, at: int) -> list[str] | None:
-        """Return the group of each training row, where groups are what is private."""
-        groups = self.manifest.groups
-        if self.recipe.privacy.unit == "example" or groups is None:
+    def _groups(self, rows: np.ndarray) -> list[str] | None:
+        """Return the group of each row, where groups are what is private."""
+        groups, privacy = self.manifest.groups, self.recipe.privacy
+        if privacy.unit == "example" or groups is None:
             return None
-        return [groups[row] for row in self.rows[at].train]
+        return [groups[row] for row in rows]
 
-    def _dataset(self, at: int, ledger: Ledger) -> DataSet:
-        digests = self.manifest.digests[self.rows[at].train]
-        return DataSet.of(digests, groups=self._groups(at), salt=ledger.salt)
+    def _dataset(self, rows: np.ndarray, ledger: Ledger) -> DataSet:
+        digests = self.manifest.digests[rows]
+        return DataSet.of(digests, groups=self._groups(rows), salt=ledger.salt)
 
     @property
     def _starts(self) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,25 +63,27 @@ def _damaged(path: Path) -> CacheError:
 
 def _plain(entry: Entry) -> dict[str, Any]:
     evaluations = {
-        name: {"n": e.n, "loss": e.loss, "confusion": e.confusion.tolist()}
+        name: {**_shallow(e), "confusion": None if e.confusion is None else e.confusion.tolist()}
         for name, e in entry.record.evaluations.items()
     }
     record = {k: v for k, v in _shallow(entry.record).items() if k != "evaluations"}
     return {**record, "evaluations": evaluations, "down": entry.down, "up": entry.up}
 
 
-def _shallow(record: RoundRecord) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in RoundRecord.__dataclass_fields__}
+def _shallow(value: RoundRecord | Evaluation) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in value.__dataclass_fields__}
 
 
 def _entry(plain: dict[str, Any]) -> Entry:
     down, up = plain.pop("down"), plain.pop("up")
     plain["cohort"] = tuple(plain["cohort"])
-    plain["evaluations"] = {
-        name: Evaluation(e["n"], e["loss"], np.asarray(e["confusion"], np.int64))
-        for name, e in plain["evaluations"].items()
-    }
+    plain["evaluations"] = {n: _evaluation(e) for n, e in plain["evaluations"].items()}
     return Entry(RoundRecord(**plain), down, up)
+
+
+def _evaluation(plain: dict[str, Any]) -> Evaluation:
+    cells = plain["confusion"]
+    return Evaluation(**plain | {"confusion": None if cells is None else np.asarray(cells, float)})
 
 
 class Tally:
@@ -92,6 +95,8 @@ class Tally:
     ----------
     per_round : mapping of str to int
         Releases of a site in one round by mechanism; empty without privacy.
+    before : mapping of str to mapping of str to int, optional
+        Site to mechanism to releases before the first round.
 
     Attributes
     ----------
@@ -99,25 +104,37 @@ class Tally:
         Site to mechanism to releases so far.
     """
 
-    def __init__(self, per_round: Mapping[str, int]) -> None:
+    def __init__(
+        self, per_round: Mapping[str, int], before: Mapping[str, Mapping[str, int]] | None = None
+    ) -> None:
         self._per_round = per_round
-        self.counts: dict[str, dict[str, int]] = {}
+        self.counts = {site: dict(counts) for site, counts in (before or {}).items()}
 
     def add(self, record: RoundRecord) -> None:
         """Count one more round."""
-        made = self._per_round.get(record.mechanism, 0)
-        for site in record.cohort:
-            if made and record.failures.get(site) in LOST:
-                own = self.counts.setdefault(site, {})
-                own[record.mechanism] = own.get(record.mechanism, 0) + made
-        for site, count in record.releases.items():
+        asked = {site: record.failures.get(site, "") for site in record.cohort}
+        self._add(record.mechanism, asked, record.releases)
+        told = {site: e.releases for site, e in record.evaluations.items()}
+        self._add("metrics", record.unevaluated, told)
+
+    def _add(self, mechanism: str, failures: Mapping[str, str], told: Mapping[str, int]) -> None:
+        made = self._per_round.get(mechanism, 0)
+        for site in [s for s, code in failures.items() if made and code in LOST]:
+            own = self.counts.setdefault(site, {})
+            own[mechanism] = own.get(mechanism, 0) + made
+        for site, count in told.items():
             if count:
-                self.counts.setdefault(site, {})[record.mechanism] = count
+                self.counts.setdefault(site, {})[mechanism] = count
 
     @classmethod
-    def of(cls, entries: Sequence[Entry], per_round: Mapping[str, int]) -> Tally:
+    def of(
+        cls,
+        entries: Sequence[Entry],
+        per_round: Mapping[str, int],
+        before: Mapping[str, Mapping[str, int]] | None = None,
+    ) -> Tally:
         """Count some rounds."""
-        tally = cls(per_round)
+        tally = cls(per_round, before)
         for entry in entries:
             tally.add(entry.record)
         return tally
@@ -138,9 +155,9 @@ def write_csv(folder: Path, entries: Sequence[Entry]) -> None:
                 [
                     record.round,
                     site,
-                    result.n if result else "",
-                    f"{result.accuracy:.6f}" if result else "",
-                    f"{result.loss:.6f}" if result else "",
+                    f"{result.n:.10g}" if result and result.measured else "",
+                    _decimal(result.accuracy) if result else "",
+                    _decimal(result.loss) if result else "",
                     record.releases.get(site, ""),
                     record.failures.get(site, ""),
                     entry.down.get(site, 0),
@@ -148,3 +165,7 @@ def write_csv(folder: Path, entries: Sequence[Entry]) -> None:
                 ]
             )
     write_atomic(folder / "history.csv", lambda file: file.write(out.getvalue().encode()))
+
+
+def _decimal(ratio: float) -> str:
+    return "" if math.isnan(ratio) else f"{ratio:.6f}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -13,7 +13,9 @@ from fedtl.privacy.plan import PrivacyPlan, Release, plan_for
 from fedtl.privacy.release import Mechanism
 from fedtl.privacy.secagg import least_sites
 from fedtl.recipe import Recipe
+from fedtl.rounds import Settings
 from fedtl.strategies import make_strategy
+from fedtl.train.counts import LABELS_NORM, METRICS_NORM
 from fedtl.train.task import TrainTask
 from fedtl.wire.messages import ADDITIVE
 
@@ -39,6 +41,8 @@ def task_of(recipe: Recipe) -> TrainTask:
 
 FEATURE_NORM = 1.01**0.5
 """Every prepared row has unit length and a bias feature of 0.1."""
+LABELS_SHARE = 0.02
+"""Share of the budget that counts of labels get; they are asked for once."""
 
 
 def plan_of(recipe: Recipe, *, mean_size: float, sites: int) -> PrivacyPlan | None:
@@ -63,6 +67,7 @@ def plan_of(recipe: Recipe, *, mean_size: float, sites: int) -> PrivacyPlan | No
     asked = mechanisms_of(strategy)
     size = float(privacy.public_size or max(round(mean_size), 1))
     honest = _honest(recipe, sites)
+    rounds = getattr(strategy, "rounds", train.rounds)
     clips = {"statistics": FEATURE_NORM, "mean": 1.0, "covariance": 1.0}
     releases = [
         Release(mechanism=name, clip_norm=clips[name], unit=privacy.unit, honest_sites=honest)
@@ -70,8 +75,8 @@ def plan_of(recipe: Recipe, *, mean_size: float, sites: int) -> PrivacyPlan | No
         if name != "gradients"
     ]
     if "gradients" in asked:
-        rounds = getattr(strategy, "rounds", train.rounds) - len(releases)
-        if rounds < 1:
+        left = rounds - len(releases)
+        if left < 1:
             raise PrivacyError(
                 f"train.rounds = {train.rounds}, and '{recipe.strategy.name}' needs {len(releases)}"
                 " rounds before the first gradient.",
@@ -82,7 +87,7 @@ def plan_of(recipe: Recipe, *, mean_size: float, sites: int) -> PrivacyPlan | No
             Release(
                 mechanism="gradients",
                 clip_norm=privacy.clip_norm,
-                count=rounds * train.local_steps,
+                count=left * train.local_steps,
                 sampling_rate=poisson,
                 unit=privacy.unit,
                 unit_cap=privacy.unit_cap if privacy.unit == "group" else 0,
@@ -92,11 +97,50 @@ def plan_of(recipe: Recipe, *, mean_size: float, sites: int) -> PrivacyPlan | No
         )
     return plan_for(
         *releases,
+        *_told(recipe, rounds),
         epsilon=privacy.epsilon,
         delta=privacy.delta,
-        shares=getattr(strategy, "shares", None),
+        shares=_shares(recipe, asked, getattr(strategy, "shares", None)),
         accountant=privacy.accountant,
         noise_multiplier=privacy.noise_multiplier,
+    )
+
+
+def _told(recipe: Recipe, rounds: int) -> list[Release]:
+    """Return the releases that are no updates: counts of labels, and of right and wrong answers."""
+    privacy, told = recipe.privacy, []
+    if privacy.labels == "noised":
+        told.append(Release(mechanism="labels", clip_norm=LABELS_NORM, unit=privacy.unit))
+    if privacy.metrics == "noised":
+        due = sum(settings_of(recipe, rounds).due(r) for r in range(1, rounds + 1))
+        told.append(
+            Release(
+                mechanism="metrics", clip_norm=METRICS_NORM, count=max(due, 1), unit=privacy.unit
+            )
+        )
+    return told
+
+
+def _shares(
+    recipe: Recipe, asked: Sequence[str], wanted: Mapping[str, float] | None
+) -> dict[str, float]:
+    """Return how the budget of training records is split: as a strategy wants, beside labels."""
+    given = dict(wanted) if wanted else dict.fromkeys(asked, 1 / len(asked))
+    if recipe.privacy.labels != "noised":
+        return given
+    left = 1.0 - LABELS_SHARE
+    return {"labels": LABELS_SHARE, **{name: left * share for name, share in given.items()}}
+
+
+def settings_of(recipe: Recipe, rounds: int) -> Settings:
+    """Return the loop's settings of a recipe."""
+    return Settings(
+        rounds=rounds,
+        sites_per_round=recipe.train.sites_per_round,
+        seed=recipe.seed,
+        evaluate_every=recipe.evaluate_every,
+        timeout=recipe.transport.timeout,
+        metrics=recipe.privacy.metrics,
     )
 
 
@@ -111,7 +155,7 @@ def mechanisms_of(strategy: object) -> tuple[Mechanism, ...]:
 
 def releases_per_round(recipe: Recipe) -> dict[str, int]:
     """Return how many releases of each kind a site makes in one round that asks for them."""
-    once = dict.fromkeys(ADDITIVE.values(), 1)
+    once = dict.fromkeys((*ADDITIVE.values(), "metrics"), 1)
     return {"gradients": recipe.train.local_steps, **once}
 
 
@@ -156,6 +200,15 @@ def cautions(recipe: Recipe, manifest: Manifest, rows: Sequence[SiteRows]) -> li
             said.append(
                 f"{len(over)} of {len(sizes)} groups have more than privacy.unit_cap = "
                 f"{privacy.unit_cap} training examples; {sum(over)} examples are not used."
+            )
+    if privacy.metrics == "noised":
+        trained, held_out = (
+            set(map(bytes, manifest.digests[rows])) for rows in (~manifest.test, manifest.test)
+        )
+        if both := len(trained & held_out):
+            said.append(
+                f"{both} records are trained on and held out as well, under two names: they pay "
+                "for updates and for metrics, together perhaps more than privacy.epsilon."
             )
     return said
 

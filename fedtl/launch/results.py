@@ -12,21 +12,20 @@ from typing import Any
 import numpy as np
 
 from fedtl import __version__
+from fedtl.data import SiteRows
 from fedtl.launch.compare import MAX_LOCAL_SITES, Comparison
 from fedtl.launch.federation import Federation
+from fedtl.launch.guarantee import guarantee_of, notes_of
 from fedtl.launch.history import Entry, Tally
+from fedtl.launch.labels import Labels
 from fedtl.launch.plans import cautions, releases_per_round
 from fedtl.modules import Module
 from fedtl.privacy.plan import PrivacyPlan
+from fedtl.privacy.release import ABOUT_HELD_OUT
 from fedtl.report.result import Extraction, RoundResult, RunResult, SiteResult
+from fedtl.report.words import plural
+from fedtl.rounds import RoundRecord
 from fedtl.types import Arrays
-
-_SIMULATED = (
-    "No guarantee: this is a simulation, its noise comes from the run's seed. Deployed sites "
-    "draw their noise from the operating system; the epsilon shown is what the same recipe would "
-    "spend there. Held-out accuracies are shown without noise."
-)
-_NOT_PRIVATE = "No privacy: the updates of this run were neither clipped nor noised."
 
 
 def result_of(
@@ -34,6 +33,7 @@ def result_of(
     entries: Sequence[Entry],
     *,
     plan: PrivacyPlan | None,
+    labels: Labels,
     status: str,
     rounds: int,
     comparison: Comparison,
@@ -42,7 +42,7 @@ def result_of(
     """Put together everything that is shown of a run."""
     recipe, manifest, card = federation.recipe, federation.manifest, federation.card
     spent = _Spent(plan)
-    tally = Tally(releases_per_round(recipe) if plan else {})
+    tally = Tally(releases_per_round(recipe) if plan else {}, labels.spent)
     history = [_round(entry, tally, spent) for entry in entries]
     last = next((e.record for e in reversed(entries) if e.record.evaluations), None)
     own_weights = {r.name: len(r.test) for r in federation.rows}
@@ -65,10 +65,13 @@ def result_of(
         backbone=_card(federation),
         classes=list(manifest.classes),
         plan=plan.describe() if plan else "",
-        guarantee=_SIMULATED if plan else _NOT_PRIVATE,
+        guarantee=guarantee_of(recipe, plan, comparison),
+        metrics=recipe.privacy.metrics,
+        labels="noised" if plan and plan.covers("labels") else "clear",
+        suppress_below=recipe.privacy.suppress_below if plan else 0,
         epsilon=plan.epsilon if plan else None,
         delta=plan.delta if plan else None,
-        sites=_sites(federation, entries, comparison, spent, tally.counts),
+        sites=_sites(federation, entries, comparison, spent, tally.counts, labels),
         history=history,
         extraction=Extraction(
             computed=federation.features.computed,
@@ -81,13 +84,13 @@ def result_of(
         accuracy_without_privacy=comparison.without_privacy,
         accuracy_local_own=_mean(comparison.local_own, own_weights),
         accuracy_local_all=_mean(comparison.local_all, own_weights),
-        confusion=_confusion(last.evaluations if last else {}),
+        confusion=_confusion(last),
         seconds=dict(seconds),
-        problems=[f"{p.path}: {p.reason}" for p in manifest.problems],
+        problems=_problems(federation),
         notes=[
             *manifest.notes,
             *cautions(recipe, manifest, federation.rows),
-            *_notes(federation),
+            *_notes(federation, labels),
         ],
     )
 
@@ -99,11 +102,14 @@ class _Spent:
         self._plan = plan
         self._of = lru_cache(maxsize=None)(self._epsilon)
 
-    def _epsilon(self, counts: tuple[tuple[str, int], ...]) -> float:
-        return self._plan.epsilon_after(dict(counts)) if self._plan and counts else 0.0
+    def _epsilon(self, counts: tuple[tuple[str, int], ...], held_out: bool) -> float:
+        if self._plan is None or not counts:
+            return 0.0
+        return self._plan.epsilon_after(dict(counts), held_out=held_out)
 
-    def __call__(self, counts: Mapping[str, int]) -> float:
-        return self._of(tuple(sorted(counts.items())))
+    def __call__(self, counts: Mapping[str, int], *, held_out: bool = False) -> float:
+        about = {m: n for m, n in counts.items() if (m in ABOUT_HELD_OUT) == held_out}
+        return self._of(tuple(sorted(about.items())), held_out)
 
 
 def _sites(
@@ -112,8 +118,8 @@ def _sites(
     comparison: Comparison,
     spent: _Spent,
     releases: Mapping[str, Mapping[str, int]],
+    labels: Labels,
 ) -> list[SiteResult]:
-    labels, classes = federation.manifest.labels, len(federation.manifest.classes)
     last = next((e.record.evaluations for e in reversed(entries) if e.record.evaluations), {})
     down: Counter[str] = Counter()
     up: Counter[str] = Counter()
@@ -123,22 +129,47 @@ def _sites(
         up.update(entry.up)
         for site, code in entry.record.failures.items():
             failures.setdefault(site, Counter())[code] += 1
+    hidden = _hidden(federation)
     return [
         SiteResult(
             name=rows.name,
             train=len(rows.train),
             test=len(rows.test),
-            labels=np.bincount(labels[rows.train], minlength=classes).tolist(),
+            labels=_labels(federation, rows, labels),
             accuracy=_number(last[rows.name].accuracy) if rows.name in last else None,
-            local_own=comparison.local_own.get(rows.name),
+            local_own=None if rows.name in hidden else comparison.local_own.get(rows.name),
             local_all=comparison.local_all.get(rows.name),
             epsilon=spent(releases.get(rows.name, {})),
+            epsilon_held_out=spent(releases.get(rows.name, {}), held_out=True),
             bytes_down=down[rows.name],
             bytes_up=up[rows.name],
             failures=dict(failures.get(rows.name, {})),
         )
         for rows in federation.rows
     ]
+
+
+def _hidden(federation: Federation) -> set[str]:
+    """Return the sites of a private run with too few held-out units to be told of."""
+    privacy, groups = federation.recipe.privacy, federation.manifest.groups
+    if not privacy.enabled:
+        return set()
+    by_group = groups is not None and privacy.unit == "group"
+    units = {
+        rows.name: len({groups[row] for row in rows.test} if by_group and groups else rows.test)
+        for rows in federation.rows
+    }
+    return {name for name, n in units.items() if n < privacy.suppress_below}
+
+
+def _labels(federation: Federation, rows: SiteRows, told: Labels) -> list[int | None]:
+    """Return what is shown of a site's labels: what it told, else what the simulation knows."""
+    privacy, manifest = federation.recipe.privacy, federation.manifest
+    if privacy.labels == "noised":
+        return [max(round(n), 0) for n in told.counts.get(rows.name, [])]
+    counts = np.bincount(manifest.labels[rows.train], minlength=len(manifest.classes)).tolist()
+    least = privacy.suppress_below if privacy.enabled else 0
+    return [n if n >= least else None for n in counts]
 
 
 def _round(entry: Entry, tally: Tally, spent: _Spent) -> RoundResult:
@@ -150,9 +181,12 @@ def _round(entry: Entry, tally: Tally, spent: _Spent) -> RoundResult:
         cohort=list(record.cohort),
         accuracy=_number(record.accuracy),
         loss=_number(record.loss),
-        site_accuracy={n: e.accuracy for n, e in record.evaluations.items() if e.n},
+        site_accuracy={
+            n: e.accuracy for n, e in record.evaluations.items() if not math.isnan(e.accuracy)
+        },
         epsilon={name: spent(tally.counts.get(name, {})) for name in record.releases},
         failures=dict(record.failures),
+        unevaluated=dict(record.unevaluated),
         seconds_train=record.seconds_train,
         seconds_aggregate=record.seconds_aggregate,
         seconds_evaluate=record.seconds_evaluate,
@@ -161,9 +195,13 @@ def _round(entry: Entry, tally: Tally, spent: _Spent) -> RoundResult:
     )
 
 
-def _confusion(evaluations: Mapping[str, Any]) -> list[list[int]]:
-    total = sum((e.confusion for e in evaluations.values()), np.zeros((1, 1), np.int64))
-    return total.tolist() if evaluations else []
+def _confusion(last: RoundRecord | None) -> list[list[int]]:
+    """Return the confusion over all sites; of noised counts, whole numbers from 0."""
+    cells = last.pooled.confusion if last else None
+    if cells is None:
+        return []
+    whole: list[list[int]] = np.rint(cells).clip(min=0).astype(np.int64).tolist()
+    return whole
 
 
 def _mean(values: Mapping[str, float], weights: Mapping[str, int]) -> float | None:
@@ -182,8 +220,14 @@ def _card(federation: Federation) -> dict[str, Any]:
     return card
 
 
-def _notes(federation: Federation) -> list[str]:
-    notes = []
+def _problems(federation: Federation) -> list[str]:
+    """Return how many files were left out and why; their names stay with the data."""
+    reasons = Counter(problem.reason for problem in federation.manifest.problems)
+    return [f"{plural(n, 'file')} left out: {reason}" for reason, n in sorted(reasons.items())]
+
+
+def _notes(federation: Federation, labels: Labels) -> list[str]:
+    notes = notes_of(federation.recipe, len(_hidden(federation)), labels)
     if federation.recipe.compare.local_only and len(federation.rows) > MAX_LOCAL_SITES:
         notes.append(f"Local-only heads are not trained for more than {MAX_LOCAL_SITES} sites.")
     if not federation.manifest.test.any():

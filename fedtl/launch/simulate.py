@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 from flwr.serverapp import Grid
 
 from fedtl.apps.client import make_client_app
+from fedtl.data.manifest import Problem
 from fedtl.errors import CacheError, RecipeError
 from fedtl.home import only_one, write_atomic
 from fedtl.launch.compare import Comparison, compare
@@ -24,15 +24,23 @@ from fedtl.launch.history import (
     save_history,
     write_csv,
 )
+from fedtl.launch.labels import Labels, load_labels, save_labels, told_labels
 from fedtl.launch.ledgers import check_ledgers
-from fedtl.launch.plans import cautions, mechanisms_of, releases_per_round, task_of
+from fedtl.launch.plans import (
+    cautions,
+    mechanisms_of,
+    releases_per_round,
+    settings_of,
+    task_of,
+)
+from fedtl.launch.quiet import quiet_flower
 from fedtl.launch.results import module_of, result_of
 from fedtl.launch.secure import secured
 from fedtl.modules import save_module
 from fedtl.privacy.plan import PrivacyPlan
 from fedtl.recipe import Recipe, load_recipe
 from fedtl.report.result import RunResult
-from fedtl.rounds import RoundRecord, Settings, State, run
+from fedtl.rounds import RoundRecord, State, run
 from fedtl.rounds.checkpoint import load, save
 from fedtl.rounds.sites import describe_sites
 from fedtl.strategies import make_strategy
@@ -51,6 +59,8 @@ class Finished:
     result: RunResult
     folder: Path
     head: dict[str, object] = field(repr=False, default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+    """Files that were left out, by name: for who owns them, never part of the result."""
 
 
 def new_folder(recipe: Recipe, base: Path = Path("runs")) -> Path:
@@ -119,28 +129,16 @@ def _simulate(
     story = _Story(federation, folder, progress)
     started = time.perf_counter()
     try:
-        with _quiet_flower(unless=grid is not None):
+        with quiet_flower(unless=grid is not None):
             story.tell(grid)
     except KeyboardInterrupt:
         if story.entries:
             _conclude(story, "stopped", Comparison(), time.perf_counter() - started, html=html)
         raise
     seconds = time.perf_counter() - started
-    with _quiet_flower():
+    with quiet_flower():
         comparison = compare(federation, progress)
     return _conclude(story, "finished", comparison, seconds, html=html)
-
-
-@contextmanager
-def _quiet_flower(*, unless: bool = False) -> Iterator[None]:
-    """Silence Flower's account of every round; fedtl has its own."""
-    logger = logging.getLogger("flwr")
-    before = logger.level
-    logger.setLevel(before if unless else max(before, logging.WARNING))
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def _claim(folder: Path, recipe: Recipe) -> None:
@@ -177,6 +175,7 @@ class _Story:
         head = federation.initial_head(self.strategy)
         self.state = load(folder / "checkpoint", self.strategy) or State(0, head)
         self.entries = load_history(folder / "checkpoint", self.state.round)
+        self.labels = load_labels(folder / "checkpoint")
         self._before: tuple[dict[int, int], dict[int, int]] = ({}, {})
 
     def tell(self, grid: Grid | None) -> None:
@@ -190,7 +189,8 @@ class _Story:
 
     def _spent(self) -> Spent:
         per_round = releases_per_round(self.federation.recipe) if self.plan else {}
-        spent = Tally.of(self.entries, per_round).counts
+        before = self.labels.spent if self.labels else {}
+        spent = Tally.of(self.entries, per_round, before).counts
         check_ledgers(self.folder, spent)
         return spent
 
@@ -206,13 +206,17 @@ class _Story:
             )
         if recipe.transport.secure:
             outer = secured(outer, self.strategy, self.federation, sites)
+        config = task_config(task_of(recipe), self.plan, seed=recipe.seed)
+        if self.labels is None and self.plan is not None and self.plan.covers("labels"):
+            self.labels = told_labels(outer, sites, config, self.federation)
+            save_labels(self.folder / "checkpoint", self.labels)
         self.progress("rounds", self.state.round, self.rounds)
         run(
             outer,
             self.strategy,
             sites=sites,
             start=self.state,
-            config=task_config(task_of(recipe), self.plan, seed=recipe.seed),
+            config=config,
             settings=settings_of(recipe, self.rounds),
             on_round=lambda state, record: self._keep(state, record, metered, sites),
         )
@@ -229,17 +233,6 @@ class _Story:
         save_history(self.folder / "checkpoint", self.entries)
         save(self.folder / "checkpoint", state, self.strategy)
         self.progress("rounds", state.round, self.rounds)
-
-
-def settings_of(recipe: Recipe, rounds: int) -> Settings:
-    """Return the loop's settings of a recipe."""
-    return Settings(
-        rounds=rounds,
-        sites_per_round=recipe.train.sites_per_round,
-        seed=recipe.seed,
-        evaluate_every=recipe.evaluate_every,
-        timeout=recipe.transport.timeout,
-    )
 
 
 def on_grid(
@@ -274,6 +267,7 @@ def _conclude(
         federation,
         story.entries,
         plan=story.plan,
+        labels=story.labels or Labels(),
         status=status,
         rounds=story.rounds,
         comparison=comparison,
@@ -287,4 +281,4 @@ def _conclude(
         from fedtl.report.html import write_report
 
         write_report(result, folder / "report.html")
-    return Finished(result, folder, dict(story.state.head))
+    return Finished(result, folder, dict(story.state.head), federation.manifest.problems)

@@ -113,9 +113,10 @@ class Release:
         capped = f" by at most {self.unit_cap} examples each" if self.unit_cap else ""
         batch = "full batches" if self.sampling_rate == 1 else f"Poisson {self.sampling_rate:.3g}"
         times = f"{self.count} release" + ("s" if self.count > 1 else "")
+        about = " of held-out records" if self.mechanism in ABOUT_HELD_OUT else ""
         shared = f" shared out over {self.honest_sites} sites" if self.honest_sites else ""
         return (
-            f"{self.mechanism} clipped to {self.clip_norm:g}{capped}, noise multiplier "
+            f"{self.mechanism}{about} clipped to {self.clip_norm:g}{capped}, noise multiplier "
             f"{self.noise_multiplier:.4g}{shared}, {times}, {batch}"
         )
 

@@ -94,6 +94,7 @@ def _check_together(recipe: Recipe) -> None:
         )
     if privacy.enabled and privacy.model == "distributed":
         _check_distributed(recipe)
+    _check_told(recipe)
     linear_only = train.optimizer == "adam" or train.averaging or train.sampling == "shuffle"
     if recipe.head.kind == "mlp" and linear_only:
         raise RecipeError(
@@ -106,6 +107,25 @@ def _check_together(recipe: Recipe) -> None:
             f"train.sites_per_round = {train.sites_per_round} is more than partition.sites = "
             f"{recipe.partition.sites}.",
             next_step="Lower sites_per_round (0 takes all sites) or raise partition.sites.",
+        )
+
+
+def _check_told(recipe: Recipe) -> None:
+    """Refuse noised counts that nothing covers."""
+    privacy = recipe.privacy
+    asked = {"metrics": privacy.metrics, "labels": privacy.labels}
+    noised = [name for name, value in asked.items() if value == "noised"]
+    if noised and not privacy.enabled:
+        other = "'clear' or 'off'" if noised[0] == "metrics" else "'off'"
+        raise RecipeError(
+            f"privacy.{noised[0]} = 'noised' with privacy.enabled = false: no plan says how much.",
+            next_step=f"Set privacy.{noised[0]} to {other}, or privacy.enabled = true.",
+        )
+    if privacy.labels == "noised" and privacy.model == "distributed":
+        raise RecipeError(
+            "privacy.labels = 'noised' does not go with privacy.model = 'distributed': a count of "
+            "labels is told by each site for itself, with noise of its own.",
+            next_step="Set privacy.labels = 'off', or privacy.model = 'site'.",
         )
 
 

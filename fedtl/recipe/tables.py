@@ -102,6 +102,17 @@ class Privacy(_Table):
     honest_sites: int = Field(
         0, ge=0, description="sites whose noise is counted on; 0: all that must stay to the end"
     )
+    metrics: Literal["clear", "noised", "off"] = Field(
+        "clear",
+        description="held-out results; noised: counts with noise, held-out records have the whole "
+        "budget; real sites refuse clear ones unless their policy allows them",
+    )
+    labels: Literal["off", "noised"] = Field(
+        "off", description="noised: sites tell counts of labels, for 2 % of the budget"
+    )
+    suppress_below: int = Field(
+        5, ge=0, description="no clear numbers of fewer units in a private run; 0: all"
+    )
 
 
 class Strategy(_Table):

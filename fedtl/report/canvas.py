@@ -145,7 +145,7 @@ def name_margin(names: Sequence[str]) -> float:
     return 0.2 + 0.075 * max((len(name) for name in names), default=0)
 
 
-def heat_map(axes: Axes, shares: Any, counts: Sequence[Sequence[int]]) -> None:
+def heat_map(axes: Axes, shares: Any, counts: Sequence[Sequence[int | str]]) -> None:
     """Draw shares in 0..1 as colours, with the counts written in where there is room for them.
 
     Parameters
@@ -154,7 +154,7 @@ def heat_map(axes: Axes, shares: Any, counts: Sequence[Sequence[int]]) -> None:
         Where to draw.
     shares : array of float, shape (rows, columns)
         What the colour shows.
-    counts : sequence of sequence of int, same shape
+    counts : sequence of sequence of int or str, same shape
         What is written.
     """
     darkest = float(shares.max())

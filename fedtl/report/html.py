@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -12,8 +13,8 @@ from typing import Any
 from fedtl.home import write_atomic
 from fedtl.report.order import by_accuracy, extremes, worst_site
 from fedtl.report.plots import draw_all
-from fedtl.report.result import RunResult, SiteResult
-from fedtl.report.words import clean, count, duration, percent, plural, privacy, short, size
+from fedtl.report.result import RunResult, SiteResult, not_evaluated
+from fedtl.report.words import clean, count, duration, few, percent, plural, privacy, short, size
 
 MOST_ROWS = 500
 """Sites in the page's table; ``report.json`` has them all."""
@@ -57,7 +58,7 @@ def render_page(result: RunResult) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    words = (clean, count, duration, percent, plural, privacy, short, size)
+    words = (clean, count, duration, few, percent, plural, privacy, short, size)
     environment.filters.update({word.__name__: word for word in words})
     environment.filters.update(plain=_plain, tie=_tie)
     source = resources.files("fedtl.report").joinpath("template.html").read_text("utf-8")
@@ -68,9 +69,11 @@ def render_page(result: RunResult) -> str:
         sections=draw_all(result),
         sites=shown,
         worst=worst_site(result),
+        not_evaluated=not_evaluated(result),
         left_out=len(result.sites) - len(shown),
-        failures=_failures(result),
+        failures=_failures([r.failures for r in result.history]),
         missed=sum(len(r.failures) for r in result.history),
+        unevaluated=_failures([r.unevaluated for r in result.history]),
     )
 
 
@@ -92,6 +95,9 @@ def _shown_sites(result: RunResult) -> list[SiteResult]:
 
 def _tiles(result: RunResult) -> list[Tile]:
     note = "not measured" if result.accuracy is None else "right on held-out examples"
+    if result.metrics != "clear":
+        noised = result.accuracy is not None and result.metrics == "noised"
+        note = f"{note}, with noise" if noised else not_evaluated(result)
     tiles = [Tile("Global head", percent(result.accuracy), note)]
     if worst := worst_site(result):
         tiles.append(Tile("Worst site", percent(worst.accuracy), short(worst.name, 24)))
@@ -101,7 +107,8 @@ def _tiles(result: RunResult) -> list[Tile]:
     ):
         if other is not None:
             tiles.append(Tile(label, percent(other), _versus(result.accuracy, other)))
-    return [*tiles, _privacy_tile(result), _time_tile(result), _bytes_tile(result)]
+    tiles += [_privacy_tile(result), *_held_out_tile(result)]
+    return [*tiles, _time_tile(result), _bytes_tile(result)]
 
 
 def _versus(accuracy: float | None, other: float) -> str:
@@ -121,6 +128,13 @@ def _privacy_tile(result: RunResult) -> Tile:
     return Tile("Epsilon spent", privacy(spent), f"of at most {result.epsilon:g}{delta}")
 
 
+def _held_out_tile(result: RunResult) -> list[Tile]:
+    if result.metrics != "noised" or result.epsilon is None:
+        return []
+    spent = max((site.epsilon_held_out for site in result.sites), default=0.0)
+    return [Tile("Epsilon, held out", privacy(spent), f"of at most {result.epsilon:g}, by itself")]
+
+
 def _time_tile(result: RunResult) -> Tile:
     return Tile(
         "Time", duration(sum(result.seconds.values())), plural(len(result.history), "round")
@@ -133,11 +147,11 @@ def _bytes_tile(result: RunResult) -> Tile:
     return Tile("Sent", size(up + down), f"{size(up)} of it by the sites")
 
 
-def _failures(result: RunResult) -> list[tuple[str, int, str]]:
+def _failures(rounds: Sequence[Mapping[str, str]]) -> list[tuple[str, int, str]]:
     """Return failure code, number of failures, and sites concerned; the most frequent first."""
     found: dict[str, Counter[str]] = {}
-    for round_ in result.history:
-        for site, code in round_.failures.items():
+    for failures in rounds:
+        for site, code in failures.items():
             found.setdefault(code, Counter())[site] += 1
     ranked = sorted(found.items(), key=lambda item: (-item[1].total(), item[0]))
     return [(code, sites.total(), _named(sites)) for code, sites in ranked]

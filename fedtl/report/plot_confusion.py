@@ -29,6 +29,8 @@ def plot_confusion(result: RunResult) -> Plot | None:
     title, meaning = _words(matrix, result.classes)
     if len(keep) < len(matrix):
         meaning += f" The {len(keep)} classes with most mistakes of {count(len(matrix))} are shown."
+    if result.metrics == "noised":
+        meaning += " The numbers carry noise: small ones, off the diagonal, may be nothing else."
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     names = [short(result.classes[i], 14) for i in keep]
     cut = np.ix_(keep, keep)

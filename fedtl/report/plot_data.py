@@ -25,7 +25,8 @@ def plot_labels(result: RunResult) -> Plot | None:
     told = [s for s in result.sites if len(s.labels) == len(result.classes) and any(s.labels)]
     if not told:
         return None
-    counts = np.array([site.labels for site in told], dtype=np.int64)
+    counts = np.array([[n or 0 for n in site.labels] for site in told], dtype=np.int64)
+    written = [[_hidden(result) if n is None else n for n in site.labels] for site in told]
     shares = counts / counts.sum(1, keepdims=True)
     distance = np.abs(shares - counts.sum(0) / counts.sum()).sum(1) / 2
     odd, top = told[int(distance.argmax())], int(shares[int(distance.argmax())].argmax())
@@ -36,38 +37,52 @@ def plot_labels(result: RunResult) -> Plot | None:
     rows = thinned(len(told), 200)
     draw = partial(
         _draw_labels,
-        counts=counts[rows],
+        shares=shares[rows],
+        written=[written[i] for i in rows],
         sites=[short(told[i].name, 14) for i in rows],
         classes=[short(name, 14) for name in result.classes],
     )
     height = min(1.3 + 0.24 * len(rows), 4.2)
     svg = canvas.render("labels", draw, height=max(height, 1.9), label=title)
-    return Plot("labels", title, svg, _labels_meaning(len(rows), len(told)))
+    return Plot("labels", title, svg, _labels_meaning(result, len(rows), len(told)))
 
 
-def _labels_meaning(shown: int, told: int) -> str:
+def _hidden(result: RunResult) -> str:
+    return f"<{result.suppress_below}"
+
+
+def _labels_meaning(result: RunResult, shown: int, told: int) -> str:
     text = (
         "Each row is a site, each column a class: the darker the cell, the larger the share of "
         "the site's training examples. Rows that look alike mean similar sites. Where one cell is "
         "dark and the rest of a row is empty, that site has hardly seen the other classes, and a "
         "head trained there alone cannot know them."
     )
+    if result.labels == "noised":
+        text += " The sites told these numbers with noise, under the plan."
+    elif any(n is None for site in result.sites for n in site.labels):
+        text += f" Numbers marked {_hidden(result)} are too small to be shown, and count as none."
     return text + (f" An even choice of {shown} of {count(told)} sites." if shown < told else "")
 
 
 def _draw_labels(
-    figure: Figure, *, counts: np.ndarray, sites: list[str], classes: list[str]
+    figure: Figure,
+    *,
+    shares: np.ndarray,
+    written: list[list[int | str]],
+    sites: list[str],
+    classes: list[str],
 ) -> None:
     tall = 0.28 if max(map(len, classes)) <= 3 else canvas.name_margin(classes)
     axes = canvas.axes_at(figure, left=canvas.name_margin(sites), bottom=min(tall + 0.22, 1.4))
-    canvas.heat_map(axes, counts / counts.sum(1, keepdims=True), counts.tolist())
+    canvas.heat_map(axes, shares, written)
     rows = thinned(len(sites), MOST_SITES if len(sites) <= MOST_SITES else 12)
     axes.set_yticks(rows, [sites[i] for i in rows])
     columns = thinned(len(classes), 24 if len(classes) <= 24 else 12)
     names = [classes[i] for i in columns]
     axes.set_xticks(columns, names, rotation=0 if tall == 0.28 else 90)
-    written = max(len(sites), len(classes)) <= canvas.MOST_WRITTEN
-    axes.set_xlabel("Class (numbers: training examples)" if written else "Class")
+    has_room = max(len(sites), len(classes)) <= canvas.MOST_WRITTEN
+    axes.set_xlabel("Class (numbers: training examples)" if has_room else "Class")
 
 
 def plot_examples(result: RunResult) -> Plot | None:

@@ -35,8 +35,14 @@ def plot_rounds(result: RunResult) -> Plot | None:
         "rounds",
         title,
         canvas.render("rounds", draw, height=3.2, label=title),
-        _rounds_meaning(result),
+        _rounds_meaning(result) + _noised(result),
     )
+
+
+def _noised(result: RunResult) -> str:
+    if result.metrics != "noised":
+        return ""
+    return " Accuracies are made of noised counts: the fewer the examples, the less exact."
 
 
 def _rounds_meaning(result: RunResult) -> str:
@@ -104,7 +110,7 @@ def plot_sites(result: RunResult) -> Plot | None:
     height = 1.0 + 0.22 * len(bars) + (1.5 if len(known) > len(bars) else 0.0)
     draw = partial(_draw_sites, known=known, bars=bars, worst=worst)
     svg = canvas.render("sites", draw, height=max(height, 1.6), label=title)
-    return Plot("sites", title, svg, _sites_meaning(known, bars))
+    return Plot("sites", title, svg, _sites_meaning(known, bars) + _noised(result))
 
 
 def _sites_meaning(known: list[SiteResult], bars: list[SiteResult]) -> str:

@@ -19,15 +19,16 @@ class SiteResult:
     ----------
     train, test : int
         Training and held-out examples.
-    labels : list of int
-        Training examples per class.
+    labels : list of int or None
+        Training examples per class (or groups, where groups are private). Told with noise, or known
+        to a simulation, and then None where a private run hides a small number; empty: not told.
     accuracy : float or None
         Of the global head on the site's held-out examples; None without an evaluation.
     local_own, local_all : float or None
         Of a head the site trained alone, without privacy: on its own and on everybody's held-out
         examples.
-    epsilon : float
-        Privacy spent by this site.
+    epsilon, epsilon_held_out : float
+        Privacy spent by a training record, and by a held-out record, of this site.
     bytes_down, bytes_up : int
         Bytes of arrays to and from the site.
     failures : dict of str to int
@@ -37,11 +38,12 @@ class SiteResult:
     name: str
     train: int
     test: int
-    labels: list[int]
+    labels: list[int | None]
     accuracy: float | None = None
     local_own: float | None = None
     local_all: float | None = None
     epsilon: float = 0.0
+    epsilon_held_out: float = 0.0
     bytes_down: int = 0
     bytes_up: int = 0
     failures: dict[str, int] = field(default_factory=dict)
@@ -57,8 +59,8 @@ class RoundResult:
         Over all sites' held-out examples; None where the round was not evaluated.
     site_accuracy, epsilon : dict of str to float
         Per site; epsilon is the privacy spent up to this round.
-    failures : dict of str to str
-        Site to failure code.
+    failures, unevaluated : dict of str to str
+        Site to failure code: of updates, and of evaluations.
     seconds_train, seconds_aggregate, seconds_evaluate : float
         Wall-clock seconds.
     bytes_down, bytes_up : int
@@ -72,6 +74,7 @@ class RoundResult:
     site_accuracy: dict[str, float]
     epsilon: dict[str, float]
     failures: dict[str, str]
+    unevaluated: dict[str, str]
     seconds_train: float
     seconds_aggregate: float
     seconds_evaluate: float
@@ -111,6 +114,12 @@ class RunResult:
         What may be claimed about privacy, in one sentence.
     plan : str
         The privacy plan in words; empty without privacy.
+    metrics : {"clear", "noised", "off"}
+        How held-out results left the sites.
+    labels : {"clear", "noised"}
+        Whether the sites' labels were told with noise, or are what a simulation knows.
+    suppress_below : int
+        Smaller numbers of units are not shown, unless they carry noise; 0: all are.
     digests : dict of str to str
         Of the recipe, the backbone's weights, the features (backbone, taps and transform), the
         data.
@@ -118,9 +127,11 @@ class RunResult:
         Global head; the same run without privacy; heads that sites trained alone, on their own and
         on everybody's held-out examples (means weighted by held-out examples).
     confusion : list of list of int
-        Global head on all held-out examples; rows are true classes.
+        Global head on all held-out examples, noised ones rounded; rows are true classes.
     seconds : dict of str to float
         Phase (``data``, ``features``, ``rounds``, ``comparisons``) to seconds.
+    problems : list of str
+        What went wrong, in numbers of files: their names stay with the data.
     """
 
     name: str
@@ -137,6 +148,9 @@ class RunResult:
     classes: list[str]
     plan: str
     guarantee: str
+    metrics: str
+    labels: str
+    suppress_below: int
     epsilon: float | None
     delta: float | None
     sites: list[SiteResult]
@@ -172,6 +186,11 @@ class RunResult:
                 next_step="Run `fedtl simulate --resume RUN` to write it again.",
             ) from error
         return typing.cast(RunResult, result)
+
+
+def not_evaluated(result: RunResult) -> str:
+    """Say that nothing was measured, and whether that was wanted."""
+    return "not evaluated" + (" (privacy.metrics = off)" if result.metrics == "off" else "")
 
 
 def _build(kind: Any, value: Any) -> Any:

@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from fedtl.report.order import by_accuracy, extremes, worst_site
-from fedtl.report.result import RunResult, SiteResult
-from fedtl.report.words import clean, count, percent, plural, privacy, short, size
+from fedtl.report.result import RunResult, SiteResult, not_evaluated
+from fedtl.report.words import clean, count, few, percent, plural, privacy, short, size
 
 MOST_ROWS = 30
 """Sites a terminal is shown; of more, the worst and the best."""
@@ -29,7 +29,7 @@ def summary_table(result: RunResult) -> Table:
         A finished or stopped run; whatever it lacks is shown as "-".
     """
     table = Table(box=box.SIMPLE, show_footer=True, pad_edge=False, padding=(0, 1))
-    for heading, total in zip(_HEADINGS, _totals(result), strict=True):
+    for heading, total in zip(_headings(result), _totals(result), strict=True):
         side = "left" if heading == "site" else "right"
         table.add_column(heading, total, justify=side, no_wrap=True, footer_style="bold")  # type: ignore[arg-type]
     worst, shown = worst_site(result), _shown(result)
@@ -41,10 +41,10 @@ def summary_table(result: RunResult) -> Table:
     return table
 
 
-_HEADINGS = (
-    *("site", "train", "test", "global\nhead", "local\non own", "local\non all"),
-    *("epsilon\nspent", "sent\nup"),
-)
+def _headings(result: RunResult) -> list[str]:
+    first = ["site", "train", "test", "global\nhead", "local\non own", "local\non all"]
+    both = ["eps.\ntrain", "eps.\nheld"]
+    return [*first, *(both if result.metrics == "noised" else ["epsilon\nspent"]), "sent\nup"]
 
 
 def _shown(result: RunResult) -> list[SiteResult]:
@@ -56,10 +56,10 @@ def _shown(result: RunResult) -> list[SiteResult]:
 def _row(site: SiteResult, result: RunResult, *, is_worst: bool) -> list[Text]:
     return [
         Text(short(site.name, 14) + (" *" if is_worst else "")),
-        Text(count(site.train)),
-        Text(count(site.test)),
+        *(Text(few(n, result.suppress_below)) for n in (site.train, site.test)),
         *(Text(percent(x)) for x in (site.accuracy, site.local_own, site.local_all)),
         Text(privacy(None if result.epsilon is None else site.epsilon)),
+        *([Text(privacy(site.epsilon_held_out))] if result.metrics == "noised" else []),
         Text(size(site.bytes_up)),
     ]
 
@@ -75,8 +75,13 @@ def _totals(result: RunResult) -> list[str]:
         percent(result.accuracy_local_own),
         percent(result.accuracy_local_all),
         privacy(spent),
+        *([privacy(_most_held_out(result))] if result.metrics == "noised" else []),
         size(sum(s.bytes_up for s in sites)),
     ]
+
+
+def _most_held_out(result: RunResult) -> float:
+    return max((site.epsilon_held_out for site in result.sites), default=0.0)
 
 
 def print_summary(result: RunResult, console: Console, folder: Path) -> None:
@@ -94,6 +99,8 @@ def print_summary(result: RunResult, console: Console, folder: Path) -> None:
     console.print()
     for label, value in _headlines(result):
         console.print(Text(f"{label:<42}{value:>8}"), soft_wrap=True)
+    if result.metrics == "off":
+        console.print(Text(f"The head was {not_evaluated(result)}.", style="yellow"))
     console.print(summary_table(result))
     if worst := worst_site(result):
         console.print(Text(f"* the site with the lowest accuracy: {clean(worst.name)}", "red"))

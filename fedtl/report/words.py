@@ -40,6 +40,17 @@ def plural(number: int, noun: str) -> str:
     return f"{count(number)} {noun}{'' if number == 1 else 's'}"
 
 
+def few(number: int | None, least: int) -> str:
+    """Return a whole number of units, or that it is below the least that is shown.
+
+    Examples
+    --------
+    >>> few(12, 5), few(3, 5), few(None, 5), few(3, 0)
+    ('12', '<5', '<5', '3')
+    """
+    return f"<{least}" if number is None or number < least else count(number)
+
+
 def size(n_bytes: float) -> str:
     """Return a number of bytes in decimal units.
 

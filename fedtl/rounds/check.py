@@ -71,19 +71,51 @@ def usable_replies(
 
 
 def usable_evaluations(
-    replies: Sequence[Message], sites: Mapping[int, str], head: Arrays
-) -> dict[str, tuple[Message, Evaluation]]:
-    """Read the answers to an evaluation, in name order; leave out what is none."""
+    messages: Sequence[Message],
+    replies: Sequence[Message],
+    sites: Mapping[int, str],
+    head: Arrays,
+) -> tuple[dict[str, tuple[Message, Evaluation]], dict[str, str]]:
+    """Read the answers to an evaluation, in name order.
+
+    Returns
+    -------
+    tuple
+        Site name to reply and result, and site name to failure code for those left out. Replies
+        that do not say the same kinds of things as most do are left out: strategies would give up.
+    """
+    asked = {m.metadata.dst_node_id for m in messages}
+    failures = {sites[node]: MISSING for node in asked}
     results: dict[str, tuple[Message, Evaluation]] = {}
     for reply in replies:
-        name = sites.get(reply.metadata.src_node_id)
-        try:
-            result = read_evaluation(reply)
-        except FedtlError:
+        node = reply.metadata.src_node_id
+        if node not in asked or sites[node] in results:
             continue
-        if name is not None and len(result.confusion) == n_classes(head):
-            results[name] = (reply, result)
-    return dict(sorted(results.items()))
+        result = _evaluation(reply, n_classes(head))
+        if isinstance(result, str):
+            failures[sites[node]] = result
+        else:
+            failures.pop(sites[node], None)
+            results[sites[node]] = (reply, result)
+    kinds = {name: r.confusion is None for name, (_, r) in results.items() if r.measured}
+    usual = Counter(kinds.values()).most_common(1)
+    for name in [n for n, kind in kinds.items() if kind != usual[0][0]]:
+        failures[name] = SHAPE
+        del results[name]
+    return dict(sorted(results.items())), failures
+
+
+def _evaluation(reply: Message, classes: int) -> Evaluation | str:
+    """Read one answer, or say why it cannot be used."""
+    if reply.has_error():
+        return failure_code(reply)
+    try:
+        result = read_evaluation(reply)
+    except FedtlError as error:
+        return error.code
+    if result.confusion is not None and len(result.confusion) != classes:
+        return SHAPE
+    return result
 
 
 def _inspect(reply: Message) -> Signature | str:

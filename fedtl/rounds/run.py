@@ -23,81 +23,11 @@ from flwr.serverapp.strategy import Strategy
 from fedtl.errors import StrategyError, TransportError
 from fedtl.rng import stream
 from fedtl.rounds.check import usable_evaluations, usable_replies
+from fedtl.rounds.record import RoundRecord, Settings
 from fedtl.rounds.sites import CohortGrid
 from fedtl.types import Arrays, Evaluation
 from fedtl.wire.arrays import pack, unpack
-from fedtl.wire.messages import MECHANISMS, records
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the loop needs to know.
-
-    Attributes
-    ----------
-    rounds : int
-        Rounds in all, those of an earlier part of a resumed run included.
-    sites_per_round : int
-        Cohort size; 0 takes every site.
-    seed : int
-        The run's seed, for cohorts.
-    evaluate_every : int
-        Rounds between evaluations at the sites; the last round is always evaluated.
-    timeout : float or None
-        Seconds to wait for the replies of one phase.
-    """
-
-    rounds: int
-    sites_per_round: int = 0
-    seed: int = 1
-    evaluate_every: int = 1
-    timeout: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RoundRecord:
-    """What happened in one round.
-
-    Attributes
-    ----------
-    round : int
-        From 1.
-    cohort : tuple of str
-        Sites asked to train.
-    failures : mapping of str to str
-        Site to failure code, for those whose update was not used.
-    mechanism : str
-        What the sites were asked to release: gradients or statistics.
-    releases : mapping of str to int
-        Site to its private releases of that kind so far, for those that answered.
-    evaluations : mapping of str to Evaluation
-        Site to its held-out result; empty in rounds without an evaluation.
-    seconds_train, seconds_aggregate, seconds_evaluate : float
-        Wall-clock seconds.
-    """
-
-    round: int
-    cohort: tuple[str, ...]
-    failures: Mapping[str, str]
-    mechanism: str
-    releases: Mapping[str, int]
-    evaluations: Mapping[str, Evaluation]
-    seconds_train: float
-    seconds_aggregate: float
-    seconds_evaluate: float
-
-    @property
-    def accuracy(self) -> float:
-        """Accuracy over all sites' held-out examples; nan without an evaluation."""
-        n = sum(e.n for e in self.evaluations.values())
-        right = sum(int(np.trace(e.confusion)) for e in self.evaluations.values())
-        return right / n if n else float("nan")
-
-    @property
-    def loss(self) -> float:
-        """Mean loss over all sites' held-out examples; nan without an evaluation."""
-        n = sum(e.n for e in self.evaluations.values())
-        return sum(e.loss * e.n for e in self.evaluations.values()) / n if n else float("nan")
+from fedtl.wire.messages import MECHANISMS, evaluation_config, records
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,15 +123,14 @@ def _one_round(
     releases = {sites[r.metadata.src_node_id]: _releases(r) for r in usable}
     new_head = _aggregate(strategy, round_, usable, head)
     clock.append(time.perf_counter())
-    due = round_ == settings.rounds or (
-        settings.evaluate_every and round_ % settings.evaluate_every == 0
+    evaluations, unevaluated = _evaluate(
+        grid.inner, strategy, round_, new_head, config, sites, settings
     )
-    evaluations = _evaluate(grid.inner, strategy, round_, new_head, sites, settings) if due else {}
     clock.append(time.perf_counter())
     seconds = [b - a for a, b in pairwise(clock)]
     mechanism = MECHANISMS.get(messages[0].metadata.message_type, "") if messages else ""
     return new_head, RoundRecord(
-        round_, cohort, failures, mechanism, releases, evaluations, *seconds
+        round_, cohort, failures, mechanism, releases, evaluations, unevaluated, *seconds
     )
 
 
@@ -238,19 +167,24 @@ def _evaluate(
     strategy: Strategy,
     round_: int,
     head: Arrays,
+    config: ConfigRecord,
     sites: Mapping[int, str],
     settings: Settings,
-) -> dict[str, Evaluation]:
-    """Evaluate at all sites; with a strategy that skips evaluation there is nothing to report."""
+) -> tuple[dict[str, Evaluation], dict[str, str]]:
+    """Evaluate at all sites where it is due; a strategy may skip it as well."""
+    if not settings.due(round_):
+        return {}, {}
     everyone = CohortGrid(grid, sorted(sites, key=sites.__getitem__))
-    messages = list(strategy.configure_evaluate(round_, pack(head), ConfigRecord(), everyone))
+    confusion = settings.metrics == "clear" or round_ == settings.rounds
+    own_config = evaluation_config(config, round_=round_, confusion=confusion)
+    messages = list(strategy.configure_evaluate(round_, pack(head), own_config, everyone))
     replies = list(grid.send_and_receive(messages, timeout=settings.timeout))
-    results = usable_evaluations(replies, sites, head)
-    counted = [reply for reply, result in results.values() if result.n]
+    results, failures = usable_evaluations(messages, replies, sites, head)
+    counted = [reply for reply, result in results.values() if result.measured]
     if counted:
         with _explained(strategy, f"{len(counted)} evaluations", round_):
             strategy.aggregate_evaluate(round_, counted)
-    return {name: result for name, (_, result) in results.items()}
+    return {name: result for name, (_, result) in results.items()}, failures
 
 
 def _releases(reply: Message) -> int:

@@ -72,6 +72,7 @@ def content_of(request: Request) -> str:
         "task": request.task.to_json() if request.task else "",
         "plan": request.plan.to_json() if request.plan else "",
         "seed": request.seed,
+        "confusion": request.confusion,
         "arrays": [[k, str(v.dtype), v.shape] for k, v in sorted(request.arrays.items())],
     }
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode())

@@ -13,11 +13,14 @@ from flwr.app import ConfigRecord, Context, Message
 
 from fedtl.errors import SiteFailure
 from fedtl.site.cohort import failure_of, train_cohort
+from fedtl.site.metrics import site_evaluation, site_labels
 from fedtl.site.seal import Seal
 from fedtl.site.secure import answer_stage, remember_sealed, seal_of
 from fedtl.site.site import Site
 from fedtl.types import Update
 from fedtl.wire.messages import (
+    EVALUATE,
+    LABELS,
     MECHANISMS,
     SEALED,
     TRAIN,
@@ -84,13 +87,18 @@ def _reply(
         return failure_reply(message, answer)
     if seal is not None:
         remember_sealed(seal, site, context)
-    if answer.releases and site.ledger is None:
-        mechanism = MECHANISMS[message.metadata.message_type]
+    _remember(site, context, message.metadata.message_type, answer.releases)
+    return update_reply(message, answer)
+
+
+def _remember(site: Site, context: Context, kind: str, releases: int) -> None:
+    """Write what a site without a ledger has released in this run."""
+    if releases and site.ledger is None:
+        mechanism = MECHANISMS[kind]
         record = context.state.get(_STATE)
         counts = dict(record.items()) if isinstance(record, ConfigRecord) else {}
-        counts[mechanism] = answer.releases - site.spent_before.get(mechanism, 0)
+        counts[mechanism] = releases - site.spent_before.get(mechanism, 0)
         context.state[_STATE] = ConfigRecord(counts)
-    return update_reply(message, answer)
 
 
 def _spent(site: Site, context: Context, kind: str) -> int:
@@ -135,8 +143,23 @@ def answer_evaluate(message: Message, context: Context, site_of: SiteOf) -> Mess
     """Answer an evaluation message."""
 
     def answer() -> Message:
-        request = read_request(message.content)
-        return evaluation_reply(message, site_of(context).evaluate(request.arrays))
+        request, site = read_request(message.content), site_of(context)
+        spent = _spent(site, context, EVALUATE)
+        result = site_evaluation(site, request, spent, str(context.run_id))
+        _remember(site, context, EVALUATE, result.releases)
+        return evaluation_reply(message, result)
+
+    return _guarded(message, answer)
+
+
+def answer_labels(message: Message, context: Context, site_of: SiteOf) -> Message:
+    """Answer a request for the counts of training labels."""
+
+    def answer() -> Message:
+        request, site = read_request(message.content), site_of(context)
+        spent = _spent(site, context, LABELS)
+        update = site_labels(site, request, spent, str(context.run_id))
+        return _reply(message, context, site, update, None)
 
     return _guarded(message, answer)
 

@@ -1,8 +1,9 @@
 """The site's story: what happens to a task where the data is.
 
-A site owns its examples and answers four questions: describe, train, statistics, evaluate. It never
-hands out an example, and an exception leaves it as a code only. What is private is paid for in the
-site's ledger before it is computed (:mod:`fedtl.site.account`).
+A site owns its examples and answers five questions: describe, train (:mod:`fedtl.site.cohort`),
+statistics, evaluate and labels (:mod:`fedtl.site.metrics`). It never hands out an example, and an
+exception leaves it as a code only. What is private is paid for in the site's ledger before it is
+computed (:mod:`fedtl.site.account`).
 """
 
 from __future__ import annotations
@@ -19,17 +20,18 @@ from fedtl import __version__
 from fedtl.errors import DataError, PrivacyError
 from fedtl.privacy.ledger import Budget, DataSet, Ledger, RequestKey
 from fedtl.privacy.plan import Release
+from fedtl.privacy.release import ABOUT_HELD_OUT
 from fedtl.privacy.secagg import Identity
 from fedtl.site.account import Account, content_of
 from fedtl.site.seal import Seal
 from fedtl.train.additive import deviations, released
 from fedtl.train.fit import Examples
-from fedtl.train.heads import check_head, evaluate, trained_part
+from fedtl.train.heads import check_head
 from fedtl.train.streams import SeededStreams, Streams, SystemStreams
 from fedtl.train.units import Units
 from fedtl.train.whitening import MEAN, PULL, is_whitened, whiten
-from fedtl.types import Arrays, Description, Evaluation, Update
-from fedtl.wire.messages import ADDITIVE, Request, release_of
+from fedtl.types import Arrays, Description, Update
+from fedtl.wire.messages import ADDITIVE, MECHANISMS, Request, release_of
 
 
 @dataclass
@@ -66,6 +68,12 @@ class Site:
         Public identities of the other sites; None believes a name when it is first met in a run.
     only_sealed : bool
         Whether the site's policy refuses updates that are not hidden in a sum.
+    held_out_dataset : DataSet or None
+        The held-out records, which pay for noised metrics; they have the whole budget as well.
+    clear_metrics : bool or None
+        Whether the site's policy allows metrics without noise; None: in a simulation only.
+    suppress_below : int
+        Held-out units below which the site tells nothing in clear.
     """
 
     name: str
@@ -82,6 +90,9 @@ class Site:
     identity: Identity | None = field(default=None, repr=False)
     trusted: Mapping[str, bytes] | None = None
     only_sealed: bool = False
+    held_out_dataset: DataSet | None = field(default=None, repr=False)
+    clear_metrics: bool | None = None
+    suppress_below: int = 0
     _whitened: tuple[tuple[bytes, bytes], tuple[Examples, Examples]] | None = field(
         default=None, repr=False, init=False
     )
@@ -104,11 +115,6 @@ class Site:
     def describe(self) -> Description:
         """Return the site's public description."""
         return Description(self.name, self.classes, self.backbone, self.width, __version__)
-
-    def evaluate(self, head: Arrays) -> Evaluation:
-        """Evaluate a received head on this site's held-out examples."""
-        check_head(head, width=self.width, classes=len(self.classes))
-        return evaluate(trained_part(head), self.whitened(head)[1], len(self.classes))
 
     def whitened(self, head: Arrays) -> tuple[Examples, Examples]:
         """Return training and held-out examples as a head looks at them, remembered for the last.
@@ -188,22 +194,25 @@ class Site:
         """
         if self.ledger is None or request.plan is None:
             return None
-        if self.dataset is None:
+        held_out = MECHANISMS[kind] in ABOUT_HELD_OUT
+        dataset = self.held_out_dataset if held_out else self.dataset
+        if dataset is None:
             raise PrivacyError(
                 f"{self.name} has a ledger but no data set to charge.",
-                next_step="Give the Site the DataSet of its training examples.",
+                next_step="Give the Site the DataSet of its "
+                f"{'held-out' if held_out else 'training'} examples.",
             )
         content = content_of(request) if content is None else content
         seeded = self.simulated and request.seed is not None
         if seal is not None and not seeded:
             content = hashlib.sha256(f"{content} in {seal.session}".encode()).hexdigest()
         key = RequestKey(self.run or run, request.round, kind, self.name, content)
-        return Account(self.ledger, self.dataset, self.budget, key, keeps_replies=not seeded)
+        return Account(self.ledger, dataset, self.budget, key, keeps_replies=not seeded)
 
-    def streams(self, request: Request) -> Streams:
-        """Open the random streams of a round: seeded only in a simulation."""
+    def streams(self, request: Request, purpose: str = "noise") -> Streams:
+        """Open the random streams of a round and a purpose: seeded only in a simulation."""
         if self.simulated and request.seed is not None:
-            return SeededStreams(request.seed, request.round, self.name)
+            return SeededStreams(request.seed, request.round, self.name, purpose)
         return SystemStreams()
 
 

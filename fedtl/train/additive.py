@@ -31,7 +31,7 @@ from torch import Tensor
 
 from fedtl.errors import PrivacyError
 from fedtl.privacy.plan import Release
-from fedtl.train.batches import units_of
+from fedtl.train.batches import shares
 from fedtl.train.fit import Examples
 from fedtl.train.streams import Streams
 
@@ -127,11 +127,8 @@ def _statistics(examples: Examples, classes: int, release: Release | None) -> Su
 
 def _blocks(examples: Examples, release: Release | None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yield features in float64, labels, and what each row counts."""
-    shares = torch.ones(len(examples), dtype=torch.float64)
-    if release is not None and release.unit == "group":
-        units = units_of(examples)
-        shares = (1 / units.sizes.double())[units.of_row]
-    parts = (torch.split(t, _ROWS_AT_ONCE) for t in (examples.x, examples.y, shares))
+    counted = shares(examples, release)
+    parts = (torch.split(t, _ROWS_AT_ONCE) for t in (examples.x, examples.y, counted))
     for x, y, share in zip(*parts, strict=True):
         yield x.double(), y, share
 

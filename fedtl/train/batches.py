@@ -177,6 +177,20 @@ def units_of(site: Examples) -> Units:
     return site.units
 
 
+def shares(examples: Examples, release: Release | None) -> Tensor:
+    """Return what each example counts, ``[n]`` float64: 1 / m of a group of m, else 1.
+
+    Raises
+    ------
+    PrivacyError
+        With code ``plan.no-groups``.
+    """
+    if release is None or release.unit == "example":
+        return torch.ones(len(examples), dtype=torch.float64)
+    units = units_of(examples)
+    return (1 / units.sizes.double())[units.of_row]
+
+
 def _rows(
     site: Examples, task: TrainTask, release: Release | None, stream: Streams
 ) -> list[Tensor]:

@@ -9,10 +9,8 @@ from torch import Tensor
 
 from fedtl.errors import FedtlError
 from fedtl.rng import stream
-from fedtl.train.fit import Examples
-from fedtl.train.threads import LARGE, one_thread
 from fedtl.train.whitening import MEAN, PULL, is_whitened, whiten
-from fedtl.types import Arrays, Evaluation
+from fedtl.types import Arrays
 
 
 def initial_head(
@@ -82,21 +80,6 @@ def logits(head: Arrays, x: Tensor) -> Tensor:
     from fedtl.privacy.opacus_fit import mlp_logits
 
     return mlp_logits({k: v.to(x.device) for k, v in tensors.items()}, x)
-
-
-@torch.inference_mode()
-def evaluate(head: Arrays, examples: Examples, classes: int) -> Evaluation:
-    """Evaluate a head on held-out examples, in blocks of rows."""
-    confusion = torch.zeros(classes * classes, dtype=torch.int64)
-    loss = 0.0
-    blocks = zip(torch.split(examples.x, 4096), torch.split(examples.y, 4096), strict=True)
-    with one_thread(unless=examples.x.numel() > LARGE):
-        for x, y in blocks:
-            scores = logits(head, x)
-            loss += float(torch.nn.functional.cross_entropy(scores, y, reduction="sum"))
-            confusion += torch.bincount(y * classes + scores.argmax(1), minlength=classes**2)
-    n = len(examples)
-    return Evaluation(n, loss / max(n, 1), confusion.view(classes, classes).numpy())
 
 
 def check_head(head: Arrays, *, width: int, classes: int) -> None:

@@ -38,10 +38,17 @@ class Streams(Protocol):
 
 
 class SeededStreams:
-    """Reproducible streams by seed, round and site: for simulations, without any guarantee."""
+    """Reproducible streams by seed, round and site: for simulations, without any guarantee.
 
-    def __init__(self, seed: int, round_: int, site: str) -> None:
-        self._named = seed, round_, site
+    Parameters
+    ----------
+    purpose : str
+        What the noise is for: that of a round's training must not come back in what is told of its
+        result.
+    """
+
+    def __init__(self, seed: int, round_: int, site: str, purpose: str = "noise") -> None:
+        self._named, self._purpose = (seed, round_, site), purpose
 
     @cached_property
     def batches(self) -> np.random.Generator:
@@ -53,7 +60,7 @@ class SeededStreams:
     def noise(self) -> _Keystream:
         """The noise stream, opened when first asked for."""
         seed, round_, site = self._named
-        return _Keystream(key_of(seed, "noise", round_, site))
+        return _Keystream(key_of(seed, self._purpose, round_, site))
 
     def normal(self, shape: tuple[int, ...]) -> Tensor:
         """Return standard normal numbers of the seeded noise stream.

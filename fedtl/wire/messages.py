@@ -7,7 +7,9 @@ message type           asks                                               answer
 ``train.statistics``,  config (plan, seed, server-round); head, if        sums + metrics
 ``train.mean``,        features are whitened
 ``train.covariance``
-``evaluate``           head + config                                      metrics with a confusion
+``train.labels``       config (plan, seed, server-round 0)                counts of labels + metrics
+``evaluate``           head + config (plan, seed, server-round,           sums of right and wrong
+                       confusion)                                         answers and of losses
 ``query.describe``     nothing                                            a public description
 ``query.secagg_...``   config with a body, see :mod:`fedtl.wire.sealed`   config with a body
 =====================  =================================================  =========================
@@ -16,6 +18,7 @@ message type           asks                                               answer
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -30,11 +33,12 @@ from fedtl.train.task import TrainTask
 from fedtl.types import Description, Evaluation, Update
 from fedtl.wire.arrays import HostRecordDict, pack, unpack
 
-TRAIN, EVALUATE, DESCRIBE = "train", "evaluate", "query.describe"
+TRAIN, LABELS = "train", "train.labels"
+EVALUATE, DESCRIBE = "evaluate", "query.describe"
 STATISTICS, MEAN, COVARIANCE = "train.statistics", "train.mean", "train.covariance"
 ADDITIVE = {STATISTICS: "statistics", MEAN: "mean", COVARIANCE: "covariance"}
 """Messages that ask for sums over examples, and the mechanism of their release."""
-MECHANISMS = {TRAIN: "gradients", **ADDITIVE}
+MECHANISMS = {TRAIN: "gradients", **ADDITIVE, LABELS: "labels", EVALUATE: "metrics"}
 """Message type to the mechanism that its answer is released by."""
 SEALED = "secagg"
 """Key of the record that asks for an answer hidden in a sum; see :mod:`fedtl.wire.sealed`."""
@@ -55,13 +59,14 @@ def records(content: RecordDict, kind: type[Record]) -> list[Record]:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A training, statistics or evaluation message, read and checked."""
+    """A training, statistics, labels or evaluation message, read and checked."""
 
     arrays: dict[str, NDArray[Any]]
     task: TrainTask | None
     plan: PrivacyPlan | None
     round: int
     seed: int | None
+    confusion: bool = True
 
 
 def task_config(
@@ -78,6 +83,20 @@ def task_config(
     return config
 
 
+def evaluation_config(config: ConfigRecord, *, round_: int, confusion: bool) -> ConfigRecord:
+    """Return the config of a round's evaluation messages.
+
+    Parameters
+    ----------
+    config : ConfigRecord
+        That of the run's training messages; the task is left out.
+    confusion : bool
+        Whether sites are asked which classes the head takes for which.
+    """
+    kept: dict[str, Any] = {k: v for k, v in config.items() if k != "task"}
+    return ConfigRecord({**kept, "server-round": round_, "confusion": confusion})
+
+
 def read_request(content: RecordDict) -> Request:
     """Read what a server sent; whatever is not understood is refused with a code."""
     configs = (r for k, r in content.items() if k != SEALED and isinstance(r, ConfigRecord))
@@ -87,13 +106,14 @@ def read_request(content: RecordDict) -> Request:
         raise _unreadable()
     round_, seed = config.get("server-round", 1), config.get("seed")
     task, plan = config.get("task", ""), config.get("plan", "")
-    mu = config.get("proximal-mu", 0.0)
+    mu, confusion = config.get("proximal-mu", 0.0), config.get("confusion", True)
     if not (
         isinstance(round_, int)
         and isinstance(task, str)
         and isinstance(plan, str)
         and isinstance(seed, int | None)
         and isinstance(mu, float | int)
+        and isinstance(confusion, bool)
     ):
         raise _unreadable()
     parsed = _read_task(task) if task else None
@@ -105,18 +125,25 @@ def read_request(content: RecordDict) -> Request:
         plan=_read_plan(plan) if plan else None,
         round=round_,
         seed=seed,
+        confusion=confusion,
     )
 
 
 def release_of(request: Request, kind: str) -> Release | None:
     """Return what a request's plan says about the answer to a type of message; None without a plan.
 
+    Metrics and labels may be told in clear beside a plan that does not cover them, where the site's
+    policy says so.
+
     Raises
     ------
     PrivacyError
         With code ``plan.mismatch``: the plan does not cover it.
     """
-    return None if request.plan is None else request.plan.release(MECHANISMS[kind])
+    mechanism = MECHANISMS[kind]
+    if request.plan is None or (kind in (LABELS, EVALUATE) and not request.plan.covers(mechanism)):
+        return None
+    return request.plan.release(mechanism)
 
 
 def _unreadable() -> FedtlError:
@@ -131,16 +158,27 @@ def update_reply(request: Message, update: Update) -> Message:
 
 
 def evaluation_reply(request: Message, result: Evaluation) -> Message:
-    """Answer an evaluation message."""
-    metrics = MetricRecord(
-        {
-            WEIGHT: result.n,
-            "loss": result.loss,
-            "accuracy": result.accuracy if result.n else 0.0,
-            "confusion": [int(v) for v in result.confusion.ravel()],
-        }
-    )
-    return Message(HostRecordDict({"metrics": metrics}), reply_to=request)
+    """Answer an evaluation message; weight, loss and accuracy are for the averages of strategies.
+
+    All of them follow from the sums, so they tell nothing more.
+    """
+    metrics: dict[str, int | float | list[int] | list[float]] = {
+        WEIGHT: result.weight,
+        **_ratios(result),
+        "wrong": result.wrong,
+        "right": result.right,
+        "losses": result.losses,
+        RELEASES: result.releases,
+    }
+    if result.confusion is not None:
+        metrics["confusion"] = [float(v) for v in result.confusion.ravel()]
+    return Message(HostRecordDict({"metrics": MetricRecord(metrics)}), reply_to=request)
+
+
+def _ratios(result: Evaluation) -> dict[str, float]:
+    """Return a site's own loss and accuracy; 0 where it has none, as a nan would spread."""
+    found = {"loss": result.loss, "accuracy": result.accuracy}
+    return {name: 0.0 if math.isnan(value) else value for name, value in found.items()}
 
 
 def read_evaluation(reply: Message) -> Evaluation:
@@ -153,14 +191,38 @@ def read_evaluation(reply: Message) -> Evaluation:
     """
     try:
         (metrics,) = records(reply.content, MetricRecord)
-        counts = np.asarray(metrics["confusion"], np.int64)
-        confusion = counts.reshape(math.isqrt(len(counts)), -1)
-        n, loss = metrics[WEIGHT], metrics["loss"]
-        if n != counts.sum() or (counts < 0).any() or confusion.shape[0] != confusion.shape[1]:
+        cells, releases = metrics.get("confusion"), metrics[RELEASES]
+        if not isinstance(releases, int) or releases < 0:
             raise _unreadable()
-        return Evaluation(int(n), float(loss), confusion)  # type: ignore[arg-type]
+        wrong, right, losses = (float(metrics[k]) for k in ("wrong", "right", "losses"))  # type: ignore[arg-type]
+        confusion = None if cells is None else _square(cells)
+        result = Evaluation(wrong, right, losses, confusion, releases)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise _unreadable() from error
+    told: Mapping[str, object] = {WEIGHT: result.weight, **_ratios(result)}
+    if not _possible(result) or any(metrics.get(k) != v for k, v in told.items()):
+        raise _unreadable()
+    return result
+
+
+def _square(cells: object) -> NDArray[np.float64]:
+    values = np.asarray(cells, np.float64)
+    return values.reshape(math.isqrt(len(values)), -1)
+
+
+def _possible(result: Evaluation) -> bool:
+    """Say whether there can be such sums: finite, and whole numbers that agree if in clear."""
+    cells = result.confusion
+    values = [result.wrong, result.right, result.losses]
+    values += [] if cells is None else cells.ravel().tolist()
+    if not all(math.isfinite(value) for value in values):
+        return False
+    if cells is not None and cells.shape[0] != cells.shape[1]:
+        return False
+    if result.releases:
+        return True
+    whole = cells is None or (cells.sum() == result.n and np.trace(cells) == result.right)
+    return bool(whole and min(values) >= 0)
 
 
 def description_reply(request: Message, description: Description) -> Message:

@@ -56,6 +56,26 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return said.err
 
 
+def test_plan_charges_held_out_records_with_metrics_and_training_records_with_the_rest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    trained, held_out = dataset(0, 30), dataset(40, 50)
+    with Ledger.open(tmp_path / "site" / "ledger.sqlite") as ledger:
+        ledger.charge(RequestKey("run", 1, "train", "site"), trained, EVENT)
+        ledger.charge(RequestKey("run", 1, "evaluate", "site"), held_out, EVENT)
+    file = tmp_path / "r.toml"
+    file.write_text("[train]\nrounds = 4\n[privacy]\nmetrics = 'noised'\nepsilon = 2\n")
+    rows = json.loads(told(capsys, "plan", str(file), str(tmp_path / "site"), "--json"))
+    assert {row["data_set"]: row["releases"] for row in rows} == {
+        trained.fingerprint[:12]: 4 * 5,
+        held_out.fingerprint[:12]: 4,
+    }
+    assert [row["cost"] for row in rows] == pytest.approx([2.0, 2.0], abs=1e-6)
+    file.write_text("[train]\nrounds = 4\n")
+    rows = json.loads(told(capsys, "plan", str(file), str(tmp_path / "site"), "--json"))
+    assert [row["cost"] > 0 for row in rows] == [True, False]
+
+
 def test_show_says_what_was_spent_on_what(
     site: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):

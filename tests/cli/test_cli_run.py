@@ -11,7 +11,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from fedtl.cli import main
 
@@ -208,3 +210,24 @@ def test_fed3r_is_told_to_send_its_statistics_once(warm: Path, capsys: pytest.Ca
     sent = statistics(examples, 10).values()
     assert cost["bytes_up"] == sum(values.nbytes for values in sent)
     assert cost["releases"] == 1
+
+
+def test_files_left_out_are_named_in_the_terminal_and_nowhere_else(
+    warm: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Who runs it owns the files and has to find them; who gets the report does not."""
+    rng = np.random.default_rng(0)
+    for at in range(40):
+        file = Path(f"photos/{'ab'[at % 2]}/{at}.png")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (32, 32), dtype=np.uint8)).save(file)
+    Path("photos/a/miller-anna.png").touch()
+    asked = ("--data", "photos", "--set", "data.tolerate_unreadable=1", "--partition", "iid")
+    small = ("--sites", "2", "--rounds", "1", "--set", "backbone.image_size=32", *ALONE)
+    assert main(["simulate", *asked, *small, "--out", "run", "-q"]) == 0
+    said = capsys.readouterr()
+    assert "Left out: a/miller-anna.png (zero-byte)" in said.err
+    assert "Problem: 1 file left out: zero-byte" in said.out
+    assert "miller" not in said.out
+    for file in Path("run").rglob("*"):
+        assert not file.is_file() or b"miller" not in file.read_bytes()

@@ -19,13 +19,14 @@ import numpy as np
 import pytest
 from flwr.serverapp import Grid
 from grid_law import CHECKS, SETUP, content, nodes, send
-from toys import WIDTH, Toys, toy_plan
+from toys import WIDTH, Toys, toy_plan, toy_release
 
 from fedtl.apps.client import make_client_app
 from fedtl.errors import TransportError
 from fedtl.privacy.plan import PrivacyPlan
 from fedtl.rounds import RoundRecord, Settings, State, run
 from fedtl.strategies import make_strategy
+from fedtl.train.counts import METRICS_NORM
 from fedtl.train.heads import initial_head
 from fedtl.train.task import TrainTask
 from fedtl.transport.local import LocalGrid
@@ -69,12 +70,18 @@ GRIDS = {
 }
 
 
+TOLD = PrivacyPlan(
+    1e4,
+    1e-5,
+    (toy_release(), toy_release(3, mechanism="metrics", clip_norm=METRICS_NORM)),
+)
 JOBS: dict[str, tuple[str, str, TrainTask, PrivacyPlan | None]] = {
     "poisson": ("fedavg", "linear", TrainTask(3, 4, "poisson", 12, lr=0.5), toy_plan(poisson=True)),
     "full": ("fedadam", "linear", TrainTask(3, 2, lr=0.5, momentum=0.5), toy_plan()),
     "shuffle": ("fedprox", "linear", TrainTask(3, 5, "shuffle", 8, lr=0.3, averaging=0.5), None),
     "fed3r": ("fed3r", "linear", TrainTask(1), toy_plan(mechanism="statistics")),
     "mlp": ("fedavg", "mlp", TrainTask(2, 2, lr=0.5, head="mlp"), toy_plan()),
+    "told": ("fedavg", "linear", TrainTask(3, 2, lr=0.5), TOLD),
     "secure": ("fedavg", "linear", TrainTask(3, lr=0.5), toy_plan(honest_sites=3)),
 }
 
@@ -102,7 +109,12 @@ def work(grid: Grid, name: str, *, dropout: float = 0.0) -> Job:
         sites=sites,
         start=State(0, head),
         config=task_config(task, plan, seed=9),
-        settings=Settings(task.rounds, sites_per_round=0 if name == "fed3r" else 5, seed=5),
+        settings=Settings(
+            task.rounds,
+            sites_per_round=0 if name == "fed3r" else 5,
+            seed=5,
+            metrics="noised" if plan is TOLD else "clear",
+        ),
     )
     return Job(outcome.head, outcome.history)
 
@@ -143,7 +155,9 @@ def in_a_process(name: str, file: Path) -> Outcomes:
         "pathlib.Path(sys.argv[2]).write_bytes(pickle.dumps(t.played_on(sys.argv[1])))"
     )
     here = Path(__file__).parent
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}
+    before = [path for path in [os.environ.get("PYTHONPATH")] if path]
+    paths = os.pathsep.join([str(here), str(here.parent), *before])
+    env = {**os.environ, "PYTHONPATH": paths}
     done = subprocess.run(
         [sys.executable, "-c", code, name, str(file)],
         env=env,
@@ -209,6 +223,21 @@ def test_the_same_sites_take_part_and_the_same_are_lost(
     assert [r.cohort for r in got] == [r.cohort for r in reference]
     assert [r.failures for r in got] == [r.failures for r in reference]
     assert [r.releases for r in got] == [r.releases for r in reference]
+
+
+@each_grid
+@pytest.mark.parametrize("job", [*JOBS, "dropouts"])
+def test_the_same_results_are_told(played: Callable[[str], Outcomes], name: str, job: str) -> None:
+    """In clear and with noise, which comes from the seed, the round and the site alone."""
+    reference, got = played("local").jobs[job].records, played(name).jobs[job].records
+    for ours, theirs in zip(got, reference, strict=True):
+        assert ours.unevaluated == theirs.unevaluated
+        assert set(ours.evaluations) == set(theirs.evaluations)
+        for site, result in ours.evaluations.items():
+            other = theirs.evaluations[site]
+            assert (result.wrong, result.right) == (other.wrong, other.right)
+            assert result.losses == pytest.approx(other.losses, rel=1e-5 if name == "ray" else 0)
+            assert result.releases == other.releases == (ours.round if job == "told" else 0)
 
 
 def test_jobs_learn_lose_and_differ(played: Callable[[str], Outcomes]) -> None:

@@ -82,7 +82,7 @@ def test_what_was_lost_on_the_way_was_spent_all_the_same(tmp_path: Path) -> None
 
 def record(round_: int, failures: dict[str, str], releases: dict[str, int]) -> Entry:
     return Entry(
-        RoundRecord(round_, ("a", "b"), failures, "gradients", releases, {}, 0, 0, 0), {}, {}
+        RoundRecord(round_, ("a", "b"), failures, "gradients", releases, {}, {}, 0, 0, 0), {}, {}
     )
 
 

@@ -69,6 +69,9 @@ def sample(
         "50 releases of sums of clipped gradients, L2 clip norm 0.5, noise multiplier 3.81.",
         guarantee="No guarantee: this was a simulation, its noise can be repeated from the seed. "
         "At real sites the same plan gives (8, 1e-05)-differential privacy for each example.",
+        metrics="clear",
+        labels="clear",
+        suppress_below=0,
         epsilon=BUDGET,
         delta=1e-5,
         sites=ends,
@@ -163,6 +166,7 @@ def _round(
         site_accuracy={name: float(a) for name, a in zip(names, grown, strict=True)},
         epsilon=dict.fromkeys(names, spent),
         failures=dict.fromkeys(failed, "site.timeout"),
+        unevaluated={},
         seconds_train=float(rng.gamma(20, 0.01)),
         seconds_aggregate=float(rng.gamma(5, 0.001)),
         seconds_evaluate=float(rng.gamma(10, 0.005)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,12 +13,14 @@ from hypothesis import strategies as st
 from replies import heads, raw_reply, reply, request
 from toys import CANARY
 
+from fedtl.errors import SiteFailure
 from fedtl.rounds.check import failure_code, usable_evaluations, usable_replies
 from fedtl.types import Evaluation
-from fedtl.wire.messages import EVALUATE, STATISTICS, evaluation_reply
+from fedtl.wire.messages import EVALUATE, STATISTICS, evaluation_reply, failure_reply
 
 SITES = {1003: "a", 1001: "b", 1002: "c"}
 HEAD = heads(1)[0]
+NOTHING = Evaluation(0, 0, 0.0)
 
 
 def sent(kind: str = "train") -> list[Message]:
@@ -82,13 +85,34 @@ def test_bytes_that_are_no_array_are_named() -> None:
 
 def test_evaluations_that_are_none_or_of_other_classes_are_left_out() -> None:
     def evaluated(node: int, classes: int) -> Message:
-        result = Evaluation(classes, 0.1, np.eye(classes, dtype=np.int64))
+        result = Evaluation(0, classes, 0.1, np.eye(classes))
         return evaluation_reply(request(node, EVALUATE), result)
 
-    replies = [evaluated(1003, 3), evaluated(1001, 4), reply(1002, HEAD)]
-    assert list(usable_evaluations(replies, SITES, HEAD)) == ["a"]
-    assert list(usable_evaluations([evaluated(1002, 3), evaluated(1003, 3)], SITES, HEAD)) == [
-        "a",
-        "c",
-    ]
-    assert usable_evaluations([evaluated(9, 3)], SITES, HEAD) == {}
+    def usable(*replies: Message) -> tuple[list[str], dict[str, str]]:
+        results, failures = usable_evaluations(sent(EVALUATE), replies, SITES, HEAD)
+        return list(results), failures
+
+    refused = failure_reply(request(1001, EVALUATE), SiteFailure("policy.metrics"))
+    assert usable(evaluated(1003, 3), evaluated(1001, 4), reply(1002, HEAD)) == (
+        ["a"],
+        {"b": "update.shape", "c": "message.invalid"},
+    )
+    assert usable(evaluated(1002, 3), evaluated(1003, 3), refused, evaluated(9, 3)) == (
+        ["a", "c"],
+        {"b": "policy.metrics"},
+    )
+    assert usable() == ([], dict.fromkeys("abc", "reply.missing"))
+
+
+def test_evaluations_that_say_less_or_more_than_most_are_left_out() -> None:
+    """Flower's averages end the whole run where two sites' metrics differ."""
+    whole = Evaluation(0, 3, 0.1, np.eye(3))
+    for results in ((whole, whole, replace(whole, confusion=None)), (whole, whole, NOTHING)):
+        replies = [
+            evaluation_reply(request(node, EVALUATE), one)
+            for node, one in zip(SITES, results, strict=True)
+        ]
+        found, failures = usable_evaluations(sent(EVALUATE), replies, SITES, HEAD)
+        odd = results[2] is not NOTHING
+        assert list(found) == (["a", "b"] if odd else ["a", "b", "c"])
+        assert failures == ({"c": "update.shape"} if odd else {})

@@ -12,6 +12,7 @@ from toys import CANARY, NAMES, WIDTH, Toys, toy_plan, toy_release
 from fedtl.errors import PrivacyError, SiteFailure
 from fedtl.privacy.plan import PrivacyPlan
 from fedtl.site.cohort import train_cohort
+from fedtl.site.metrics import site_evaluation
 from fedtl.site.site import paid
 from fedtl.train.heads import initial_head
 from fedtl.train.streams import SeededStreams, SystemStreams
@@ -125,7 +126,7 @@ def test_labels_outside_the_class_list_are_refused() -> None:
 
 def test_evaluation_and_description_are_what_they_say() -> None:
     site = Toys().site("site-c")
-    assert site.evaluate(HEAD).n == 15
+    assert site_evaluation(site, request()).n == 15
     described = site.describe()
     assert (described.name, described.width, described.backbone) == ("site-c", WIDTH, "toy")
 

@@ -1,45 +1,16 @@
-"""Heads: their start, their evaluation, and received ones that do not fit."""
+"""Heads: their start, and received ones that do not fit."""
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import confusion_matrix, log_loss
-from toys import CLASSES, WIDTH, toy_examples
+from toys import CLASSES, WIDTH
 
 from fedtl.errors import FedtlError
-from fedtl.train.fit import Examples
-from fedtl.train.heads import check_head, evaluate, initial_head, logits, n_classes
+from fedtl.train.heads import check_head, initial_head, logits, n_classes
 
 KINDS = ("linear", "mlp")
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("n", [1, 15, 5000])
-def test_evaluation_equals_scikit_learns(kind: str, n: int) -> None:
-    examples, head = toy_examples(n, 1), initial_head(kind, WIDTH, 3, seed=4)
-    for value in head.values():
-        value += np.sin(np.arange(value.size, dtype=np.float32)).reshape(value.shape) / 5
-    result = evaluate(head, examples, 3)
-    probabilities = torch.softmax(logits(head, examples.x).double(), 1).numpy()
-    y = examples.y.numpy()
-    expected = confusion_matrix(y, probabilities.argmax(1), labels=range(3))
-    assert np.array_equal(result.confusion, expected)
-    assert result.n == n
-    assert result.accuracy == pytest.approx((probabilities.argmax(1) == y).mean())
-    loss = log_loss(y, probabilities, labels=range(3))
-    assert result.loss == pytest.approx(loss, rel=1e-3)
-
-
-def test_an_evaluation_of_nothing_is_no_number() -> None:
-    empty = Examples.of(torch.zeros(0, WIDTH), torch.zeros(0, dtype=torch.int64))
-    result = evaluate(initial_head("linear", WIDTH, 3), empty, 3)
-    assert (result.n, result.loss) == (0, 0.0)
-    assert math.isnan(result.accuracy)
-    assert result.confusion.shape == (3, 3)
 
 
 @pytest.mark.parametrize("kind", KINDS)

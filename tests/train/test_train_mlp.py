@@ -11,7 +11,8 @@ from toys import WIDTH, toy_examples, toy_release
 
 from fedtl.errors import PrivacyError, RecipeError
 from fedtl.privacy.plan import Release
-from fedtl.train.heads import evaluate, initial_head
+from fedtl.train.counts import evaluate
+from fedtl.train.heads import initial_head
 from fedtl.train.mlp import fit_mlp_head
 from fedtl.train.task import TrainTask
 from fedtl.types import Arrays

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedtl.errors import FedtlError
+from fedtl.train.counts import evaluate
 from fedtl.train.fit import Examples
-from fedtl.train.heads import check_head, evaluate, initial_head, logits, trained_part
+from fedtl.train.heads import check_head, initial_head, logits, trained_part
 from fedtl.train.whitening import MEAN, PULL, spectrum, whiten
 
 

@@ -66,6 +66,7 @@ def test_a_request_without_plan_or_seed_has_none() -> None:
         {"server_round": "one"},
         {"server_round": 1.5},
         {"seed": "5"},
+        {"confusion": 1},
         {"proximal_mu": "much"},
         {"proximal_mu": -1.0},
         {"proximal_mu": float("nan")},
@@ -100,16 +101,48 @@ counts = st.integers(1, 5).flatmap(
 @given(counts, st.floats(0, 100))
 def test_an_evaluation_arrives_as_it_was(values: list[int], loss: float) -> None:
     side = int(len(values) ** 0.5)
-    sent = Evaluation(sum(values), loss, np.array(values).reshape(side, side))
+    cells = np.array(values, float).reshape(side, side)
+    sent = Evaluation(cells.sum() - np.trace(cells), np.trace(cells), loss, cells)
     got = read_evaluation(evaluation_reply(request(EVALUATE), sent))
-    assert (got.n, got.loss) == (sent.n, sent.loss)
+    assert (got.n, got.right, got.losses) == (sent.n, sent.right, sent.losses)
     np.testing.assert_array_equal(got.confusion, sent.confusion)
 
 
-GOOD = {"num-examples": 4, "loss": 0.5, "accuracy": 0.75, "confusion": [2, 1, 0, 1]}
+@given(st.lists(st.floats(-1e6, 1e6), min_size=12, max_size=12), st.booleans())
+def test_a_noised_evaluation_arrives_as_it_was(values: list[float], confusion: bool) -> None:
+    cells = np.array(values[3:]).reshape(3, 3) if confusion else None
+    sent = Evaluation(*values[:3], cells, 2)
+    got = read_evaluation(evaluation_reply(request(EVALUATE), sent))
+    assert (got.wrong, got.right, got.losses, got.releases) == (*values[:3], 2)
+    assert (got.confusion is None) == (not confusion)
+    if cells is not None:
+        np.testing.assert_array_equal(got.confusion, cells)
+
+
+def test_the_weight_of_a_noised_evaluation_is_made_of_its_noised_counts() -> None:
+    """A strategy gets ``num-examples`` to average by, and it must not be the true number."""
+    for wrong, right, weight in ((1.25, 3.5, 4.75), (-3.0, 2.0, 1.0)):
+        reply = evaluation_reply(request(EVALUATE), Evaluation(wrong, right, 0.3, releases=1))
+        assert reply.content["metrics"]["num-examples"] == weight
+
+
+GOOD = {
+    **{"num-examples": 4.0, "loss": 0.5, "accuracy": 0.75, "confusion": [2.0, 1.0, 0.0, 1.0]},
+    **{"wrong": 1.0, "right": 3.0, "losses": 2.0, "releases": 0},
+}
+NOISED = GOOD | {"releases": 1}
 BAD = {
     "empty": {},
-    "no confusion": {k: v for k, v in GOOD.items() if k != "confusion"},
+    "no counts": {k: v for k, v in GOOD.items() if k != "right"},
+    "no releases": {k: v for k, v in GOOD.items() if k != "releases"},
+    "fewer than none": GOOD | {"releases": -1},
+    "other cells": GOOD | {"confusion": [2, 1, 1, 1]},
+    "other diagonal": GOOD | {"confusion": [2, 1, 1, 0]},
+    "another accuracy": GOOD | {"accuracy": 1.0},
+    "another loss": GOOD | {"loss": 0.1},
+    "endless": NOISED | {"losses": float("inf"), "loss": float("inf")},
+    "cells that are none": NOISED | {"confusion": [float("nan"), 1.0, 0.0, 1.0]},
+    "a noised weight of its own": NOISED | {"num-examples": 5.0},
     "not square": GOOD | {"confusion": [2, 1, 1]},
     "negative": GOOD | {"confusion": [5, -1, 0, 0]},
     "another count": GOOD | {"num-examples": 400},
@@ -118,6 +151,12 @@ BAD = {
     "scalar confusion": GOOD | {"confusion": 4},
     "float count": GOOD | {"num-examples": float("nan")},
 }
+
+
+def test_the_evaluations_that_the_bad_ones_are_made_of_are_good() -> None:
+    for good in (GOOD, NOISED, {k: v for k, v in GOOD.items() if k != "confusion"}):
+        reply = Message(RecordDict({"metrics": MetricRecord(good)}), reply_to=request(EVALUATE))  # type: ignore[arg-type]
+        assert read_evaluation(reply).accuracy == 0.75
 
 
 @pytest.mark.parametrize("what", BAD)

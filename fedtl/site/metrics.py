@@ -1,0 +1,136 @@
+"""What a site tells of its held-out examples and of its labels: noised, in clear, or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from fedtl.errors import PrivacyError
+from fedtl.site.site import Site, check_seal, paid
+from fedtl.train.batches import Examples, units_of
+from fedtl.train.counts import evaluate, label_counts
+from fedtl.train.heads import check_head, trained_part
+from fedtl.types import Evaluation, Update
+from fedtl.wire.messages import EVALUATE, LABELS, Request, release_of
+
+_SUMS, _CONFUSION = "sums", "confusion"
+
+
+def site_evaluation(site: Site, request: Request, spent: int = 0, run: str = "") -> Evaluation:
+    """Evaluate a received head on a site's held-out examples.
+
+    Noised where the request's plan covers metrics, and paid for with the held-out examples' budget;
+    else in clear, where the site's policy allows it. In clear, a site with fewer than
+    ``site.suppress_below`` held-out units answers like one that holds out nothing.
+
+    Parameters
+    ----------
+    spent : int
+        Such releases of this run so far, of a site without a ledger.
+    run : str
+        Flower's run id.
+
+    Raises
+    ------
+    PrivacyError
+        With code ``policy.metrics``, ``privacy.spent`` or ``privacy.budget``.
+    """
+    release, classes = release_of(request, EVALUATE), len(site.classes)
+    check_head(request.arrays, width=site.width, classes=classes)
+    if release is None:
+        check_clear(site)
+        held_out = site.whitened(request.arrays)[1]
+        if _units(held_out) < site.suppress_below:
+            return Evaluation(0.0, 0.0, 0.0)
+        head = trained_part(request.arrays)
+        return evaluate(head, held_out, classes, confusion=request.confusion)
+    account = site.account(request, EVALUATE, run)
+    if account is not None and (given := account.answered()) is not None:
+        return _evaluation_of(given)
+    _check_units(held_out := site.whitened(request.arrays)[1], release.unit)
+    releases = paid(account, release, spent, 1)
+    result = evaluate(
+        trained_part(request.arrays),
+        held_out,
+        classes,
+        release=release,
+        streams=site.streams(request, "metrics"),
+        confusion=request.confusion,
+    )
+    result = replace(result, releases=releases)
+    return result if account is None else _evaluation_of(account.keep(_update_of(result)))
+
+
+def site_labels(site: Site, request: Request, spent: int = 0, run: str = "") -> Update:
+    """Count a site's training examples by class: array ``labels`` ``[C]``, float64.
+
+    Parameters
+    ----------
+    spent : int
+        Such releases of this run so far, of a site without a ledger.
+    run : str
+        Flower's run id.
+
+    Raises
+    ------
+    PrivacyError
+        With code ``policy.metrics``, ``privacy.spent`` or ``privacy.budget``.
+    """
+    release, classes = release_of(request, LABELS), len(site.classes)
+    if release is None:
+        check_clear(site)
+    check_seal(site, request, release, None)
+    account = site.account(request, LABELS, run)
+    if account is not None and release is not None and (given := account.answered()) is not None:
+        return given
+    train = site.examples[0]
+    if release is not None:
+        _check_units(train, release.unit)
+    releases = paid(account, release, spent, 1)
+    streams = site.streams(request, "labels")
+    counts = label_counts(train, classes, release=release, streams=streams)
+    update = Update({LABELS.partition(".")[2]: counts}, 1.0, releases)
+    return update if account is None or release is None else account.keep(update)
+
+
+def check_clear(site: Site) -> None:
+    """Refuse numbers about examples that carry no noise, unless the site's policy allows them.
+
+    Raises
+    ------
+    PrivacyError
+        With code ``policy.metrics``.
+    """
+    allowed = site.simulated if site.clear_metrics is None else site.clear_metrics
+    if not allowed:
+        raise PrivacyError(
+            f"{site.name} was asked for metrics without noise, and its policy does not allow that.",
+            next_step="Set privacy.metrics = 'noised' or 'off' in the recipe, or allow clear "
+            "metrics in the site's policy.",
+            code="policy.metrics",
+        )
+
+
+def _units(examples: Examples) -> int:
+    """Return the number of groups, where the site knows them, else of examples."""
+    return len(examples) if examples.units is None else examples.units.count
+
+
+def _check_units(examples: Examples, unit: str) -> None:
+    """Find out before anything is paid whether the plan's groups are known."""
+    if unit == "group":
+        units_of(examples)
+
+
+def _update_of(result: Evaluation) -> Update:
+    """Return an evaluation as the ledger stores replies."""
+    arrays = {_SUMS: np.array([result.wrong, result.right, result.losses])}
+    if result.confusion is not None:
+        arrays[_CONFUSION] = result.confusion
+    return Update(arrays, 1.0, result.releases)
+
+
+def _evaluation_of(update: Update) -> Evaluation:
+    wrong, right, losses = update.arrays[_SUMS].tolist()
+    return Evaluation(wrong, right, losses, update.arrays.get(_CONFUSION), update.releases)
