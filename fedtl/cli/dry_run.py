@@ -45,6 +45,8 @@ class Cost:
         The epsilon that each of them would cost by itself.
     bytes_down, bytes_up : int
         Arrays to and from a site in a round in which it trains and is evaluated.
+    bytes_up_once : int
+        Arrays of sums from a site that the strategy asks for before it trains.
     """
 
     sites: int
@@ -60,6 +62,7 @@ class Cost:
     costs: dict[str, float]
     bytes_down: int
     bytes_up: int
+    bytes_up_once: int
 
 
 def show(recipe: Recipe, *, as_json: bool) -> None:
@@ -93,7 +96,7 @@ def estimate(recipe: Recipe) -> Cost:
     plan = plan_of(recipe, mean_size=mean_units(recipe, manifest, rows), sites=len(rows))
     missing, cached = _count(manifest, card, recipe)
     n, width = len(manifest.labels), card.width + 1
-    down, up = _traffic(recipe, width, len(manifest.classes))
+    down, up, once = _traffic(recipe, width, len(manifest.classes))
     return Cost(
         sites=len(rows),
         examples=n,
@@ -108,6 +111,7 @@ def estimate(recipe: Recipe) -> Cost:
         costs=plan.costs() if plan else {},
         bytes_down=down,
         bytes_up=up,
+        bytes_up_once=once,
     )
 
 
@@ -156,20 +160,32 @@ def _round_seconds(recipe: Recipe, rows: tuple[SiteRows, ...], weights: int) -> 
     return train.rounds * (flops / FLOPS_PER_SECOND + messages * SECONDS_PER_MESSAGE)
 
 
-def _traffic(recipe: Recipe, width: int, classes: int) -> tuple[int, int]:
-    """Return bytes of arrays to and from one site in a round."""
+def _traffic(recipe: Recipe, width: int, classes: int) -> tuple[int, int, int]:
+    """Return bytes of arrays to and from one site in a round, and once from it in sums."""
+    from math import prod
+
     from fedtl.launch.plans import mechanisms_of
     from fedtl.strategies import make_strategy
-    from fedtl.train.heads import initial_head
+    from fedtl.train.additive import MECHANISMS, shapes
+    from fedtl.train.heads import initial_head, trained_part
 
     strategy = make_strategy(recipe.strategy.name, recipe.strategy.options)
-    head = initial_head(recipe.head.kind, width, classes, hidden=recipe.head.hidden)
-    n_bytes = sum(values.nbytes for values in head.values())
+    head = initial_head(
+        recipe.head.kind,
+        width,
+        classes,
+        hidden=recipe.head.hidden,
+        directions=getattr(strategy, "directions", None),
+    )
+    down = sum(values.nbytes for values in head.values())
+    up = sum(values.nbytes for values in trained_part(head).values())
+    asked = [name for name in mechanisms_of(strategy) if name in MECHANISMS]
+    sums = sum(8 * prod(s) for name in asked for s in shapes(name, width, classes).values())
+    if "gradients" not in mechanisms_of(strategy):
+        return down, sums, 0
+    evaluated = recipe.evaluate_every and recipe.privacy.metrics != "off"
     secure = 2 if recipe.transport.secure else 1  # masked words have 64 bits
-    if "gradients" in mechanisms_of(strategy):
-        evaluated = recipe.evaluate_every and recipe.privacy.metrics != "off"
-        return n_bytes * (2 if evaluated else 1), n_bytes * secure
-    return n_bytes, 8 * (width * (width + 1) // 2 + width * classes)
+    return down * (2 if evaluated else 1), up * secure, sums
 
 
 def _lines(cost: Cost) -> list[str]:
@@ -193,6 +209,7 @@ def _lines(cost: Cost) -> list[str]:
         "Memory": f"about {size(cost.bytes_memory)} (an estimate)",
         "Disk": f"at most {size(cost.bytes_disk)} in the feature cache",
         "Privacy": private,
-        "Traffic": f"{size(cost.bytes_down)} to and {size(cost.bytes_up)} from a site per round",
+        "Traffic": f"{size(cost.bytes_down)} to and {size(cost.bytes_up)} from a site per round"
+        + (f", and once {size(cost.bytes_up_once)} of sums" if cost.bytes_up_once else ""),
     }
     return [f"{name + ':':<10}{fact}" for name, fact in facts.items()]
