@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,6 +44,13 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         )
     for name in ("pyproject.toml", "LICENSE", "README.md"):
         shutil.copy(ROOT / name, folder / name)
+    # Flower lets uv install an app's requirements beside the environment it runs in, which has them
+    # all: here it is told so, for 5 GB less to fetch and one torch instead of two
+    project = tomllib.loads((folder / "pyproject.toml").read_text("utf-8"))["project"]
+    names = [re.split(r"[\[<>=]", needed)[0] for needed in project["dependencies"]]
+    there = ", ".join(f"\"{name}; python_version < '3'\"" for name in names)
+    with (folder / "pyproject.toml").open("a", encoding="utf-8") as file:
+        file.write(f"\n[tool.uv]\noverride-dependencies = [{there}]\n")
     rng = np.random.default_rng(0)
     for at, label in enumerate(("benign", "malignant")):
         (folder / "images" / label).mkdir(parents=True)

@@ -3,8 +3,9 @@
 The auditor plays the strongest opponent that a plan promises to withstand: a coordinator who knows
 every real record, sends heads and a learning rate of his own choice, and sees every release. All he
 does not know is which canaries were in: a fair coin each. The releases come from the code that
-sites run, :func:`fedtl.train.fit.fit` and :func:`fedtl.train.additive.statistics`; what the auditor
-knows is computed apart from it, in the obvious way.
+sites run, :func:`fedtl.train.fit.fit` and, in :mod:`fedtl.audit.sums`,
+:func:`fedtl.train.additive.released`; what the auditor knows is computed apart from it, in the
+obvious way.
 
 Canaries lie in random directions, nearly at right angles to the data and, up to one per feature,
 exactly so to each other. They are far longer than real records: clipping has to cut each of them
@@ -28,18 +29,16 @@ from fedtl.audit.shared import in_the_sum
 from fedtl.errors import PrivacyError
 from fedtl.privacy.release import Release
 from fedtl.rng import stream
-from fedtl.train.additive import deviations, statistics
 from fedtl.train.fit import Examples, fit, gradient_deviation
-from fedtl.train.ridge import unpack
 from fedtl.train.streams import SeededStreams, Streams
 from fedtl.train.task import TrainTask
 
 LEAST_CANARIES, MOST_CANARIES = 100, 10_000
-_EXCESS = 20.0
+EXCESS = 20.0
 """Length of a canary over the clip norm: a residual of 0.05 is enough for it to be clipped."""
 _STEP = 0.01
 """Change of a canary's logits in one step of a round: next to none."""
-_RECORD_NORM = 1.01**0.5
+RECORD_NORM = 1.01**0.5
 """Length of a real record: unit features and a bias feature of 0.1."""
 
 
@@ -129,7 +128,7 @@ def gradient_canaries(
         noise that was used twice cancels. Noise that classes share cancels in both, since the
         residuals of an example sum to zero.
     """
-    norm = _EXCESS * release.clip_norm if release else _RECORD_NORM
+    norm = EXCESS * release.clip_norm if release else RECORD_NORM
     made = Canaries.invent(canaries, real.x.shape[1], classes, norm=norm, seed=seed)
     examples = made.planted(real)
     look = _Look(made, real, release)
@@ -201,7 +200,7 @@ class _Look:
         known = gradient_residuals(head, self._real, self._clip).T @ self._real.x.double()
         surprise = released / self._rate - residuals.T @ self._x / 2
         self._residuals.append(residuals)
-        self._surprises.append(_without(surprise, known))
+        self._surprises.append(without(surprise, known))
 
     def scores(self) -> tuple[Scores, ...]:
         """Return the sum over rounds and, from two rounds on, the differences between them."""
@@ -219,7 +218,7 @@ class _Look:
         return np.asarray((along / own.clamp(min=1e-30) + 0.5).numpy())
 
 
-def _without(total: Tensor, known: Tensor) -> Tensor:
+def without(total: Tensor, known: Tensor) -> Tensor:
     """Take what is known out of a sum, however often it was counted in."""
     return total - (total * known).sum() / known.square().sum().clamp(min=1e-30) * known
 
@@ -234,43 +233,3 @@ def gradient_residuals(head: Tensor, examples: Examples, clip_norm: float | None
     norms = residuals.norm(dim=1) * x.norm(dim=1)
     shares: Tensor = clip_norm / norms.clamp(min=clip_norm)
     return residuals * shares[:, None]
-
-
-def statistics_canaries(
-    real: Examples,
-    classes: int,
-    *,
-    release: Release | None,
-    canaries: int,
-    seed: int = 0,
-    streams: Streams | None = None,
-) -> Found:
-    """Look for canaries in one release of sufficient statistics.
-
-    Looks in two ways: at Gram matrix and class sums together, and at a class's sum against those of
-    the other classes, in which noise that classes share cancels.
-    """
-    radius = release.clip_norm if release else _RECORD_NORM
-    norm = _EXCESS * radius if release else radius
-    made = Canaries.invent(canaries, real.x.shape[1], classes, norm=norm, seed=seed)
-    streams = streams or SeededStreams(seed, 1, "audit")
-    released = statistics(made.planted(real), classes, release=release, streams=streams)
-    if release is not None and release.honest_sites:
-        needed = deviations(release, real.x.shape[1], "statistics")
-        released = in_the_sum(released, needed, release, streams)
-    gram, moment = torch.from_numpy(unpack(released["gram"])), torch.from_numpy(released["moment"])
-    x = made.examples.x.double()
-    x *= radius / x.norm(dim=1, keepdim=True).clamp(min=radius)
-    known = real.x.double()
-    if release is not None:
-        known = known * (radius / known.norm(dim=1, keepdim=True).clamp(min=radius))
-    labels, known_labels = (
-        torch.nn.functional.one_hot(y, classes).double() for y in (made.examples.y, real.y)
-    )
-    gram = _without(gram - x.T @ x / 2, known.T @ known)
-    moment = _without(moment - x.T @ labels / 2, known.T @ known_labels)
-    x /= radius
-    squares, sums = ((x @ (gram / radius**2)) * x).sum(1), x @ (moment / radius)
-    own = sums[torch.arange(len(x)), made.examples.y]
-    others = (sums.sum(1) - own) / max(classes - 1, 1)
-    return Found(made.included, (((squares + own) / 2 + 0.5).numpy(), (own - others + 0.5).numpy()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from fedtl.audit.certify import Certified
 
@@ -57,6 +57,30 @@ class Inversion:
 
 
 @dataclass(frozen=True, slots=True)
+class SumsAudit:
+    """What was proved about sums that a plan releases beside gradients.
+
+    Attributes
+    ----------
+    mechanism : str
+        Such as ``covariance``.
+    epsilon : float
+        What the plan claims for it alone.
+    certified : Certified
+        Lower bounds.
+    """
+
+    mechanism: str
+    epsilon: float
+    certified: Certified
+
+    @property
+    def broken(self) -> bool:
+        """Whether a bound exceeds the claim."""
+        return self.certified.highest > self.epsilon
+
+
+@dataclass(frozen=True, slots=True)
 class AuditResult:
     """The promise of a run beside what attacks have proved.
 
@@ -74,6 +98,8 @@ class AuditResult:
         Lower bounds on epsilon.
     significance : float
         Probability, at most, with which an intact mechanism shows a bound above its claim.
+    sums : list of SumsAudit
+        The other releases of the plan.
     membership, inversion : optional
         None where the plan releases statistics, from which no head gradient can be taken.
     seconds : dict of str to float
@@ -94,11 +120,13 @@ class AuditResult:
     inversion: Inversion | None
     seed: int
     seconds: dict[str, float]
+    sums: list[SumsAudit] = field(default_factory=list)
 
     @property
     def broken(self) -> bool:
         """Whether a lower bound exceeds the claim: the promise is not kept."""
-        return self.epsilon is not None and self.certified.highest > self.epsilon
+        here = self.epsilon is not None and self.certified.highest > self.epsilon
+        return here or any(part.broken for part in self.sums)
 
     def to_json(self) -> str:
         """Return the result as JSON, the verdict with it."""

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 
 from fedtl import __version__
-from fedtl.audit.canaries import gradient_canaries, statistics_canaries
+from fedtl.audit.canaries import gradient_canaries
 from fedtl.audit.certify import below_gaussian, certify
 from fedtl.audit.inversion import Inverted, invert_updates
 from fedtl.audit.lira import attack, train_shadows
-from fedtl.audit.result import AuditResult, Inversion, Membership
+from fedtl.audit.result import AuditResult, Inversion, Membership, SumsAudit
+from fedtl.audit.sums import sums_canaries
 from fedtl.errors import RecipeError
 from fedtl.launch.federation import Federation, Progress, build, silent
 from fedtl.launch.plans import task_of
@@ -21,6 +22,7 @@ from fedtl.privacy.accountant import epsilon_of
 from fedtl.privacy.plan import PrivacyPlan, Release
 from fedtl.recipe import Recipe
 from fedtl.rng import stream
+from fedtl.train.additive import MECHANISMS
 from fedtl.train.fit import Examples
 
 SIGNIFICANCE = 0.05
@@ -81,12 +83,13 @@ def audit(
             progress=progress,
         )
     else:
-        found = statistics_canaries(
+        found = sums_canaries(
             site.examples[0], classes, release=release, canaries=canaries, seed=seed
         )
     delta = plan.delta if plan else recipe.privacy.delta
     gaussian = release is None or below_gaussian(release, delta)
     certified = certify(found, delta=delta, gaussian=gaussian, significance=SIGNIFICANCE)
+    sums = _sums(site.examples[0], classes, plan, canaries, seed) if plan and gradients else []
     clock.append(time.perf_counter())
     if release is not None and release.honest_sites:
         release = replace(release, honest_sites=0)  # a sum looks like the update of one large site
@@ -114,6 +117,7 @@ def audit(
         inversion=inversion,
         seed=seed,
         seconds=dict(zip(phases, np.diff(clock).tolist(), strict=True)),
+        sums=sums,
     )
 
 
@@ -122,6 +126,32 @@ def _audited(plan: PrivacyPlan | None) -> Release | None:
     if plan is None:
         return None
     return plan.release("gradients" if plan.covers("gradients") else "statistics")
+
+
+def _sums(
+    real: Examples, classes: int, plan: PrivacyPlan, canaries: int, seed: int
+) -> list[SumsAudit]:
+    """Look for canaries in every sum that is released beside gradients."""
+    found = []
+    for release in plan.releases:
+        if release.mechanism not in MECHANISMS:
+            continue
+        seen = sums_canaries(
+            real,
+            classes,
+            mechanism=release.mechanism,
+            release=release,
+            canaries=canaries,
+            seed=seed,
+        )
+        found.append(
+            SumsAudit(
+                release.mechanism,
+                epsilon_of(release.event(), plan.delta),
+                certify(seen, delta=plan.delta, significance=SIGNIFICANCE),
+            )
+        )
+    return found
 
 
 def _membership(

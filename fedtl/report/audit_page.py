@@ -50,6 +50,11 @@ def verdict(result: AuditResult) -> str:
     if result.epsilon is None:
         return f"No privacy is promised, and none is there: epsilon is at least {highest}."
     claim = privacy(result.epsilon)
+    if bad := [part for part in result.sums if part.broken]:
+        return (
+            f"THE PROMISE IS BROKEN: epsilon of the {bad[0].mechanism} is at least "
+            f"{at_least(bad[0].certified.highest)}, but {privacy(bad[0].epsilon)} is claimed."
+        )
     if result.broken:
         return f"THE PROMISE IS BROKEN: epsilon is at least {highest}, but {claim} is claimed."
     return f"The promise held: no attack proved more than epsilon {highest} of the claimed {claim}."
@@ -61,6 +66,13 @@ def facts(result: AuditResult) -> list[tuple[str, str]]:
     rows = [
         ("Claimed epsilon", f"{claim} at delta {result.delta:g}"),
         *((f"At least, for {name}", at_least(value)) for name, value in bounds_of(result)),
+        *(
+            (
+                f"The {part.mechanism} of features",
+                f"{at_least(part.certified.highest)} of claimed {privacy(part.epsilon)}",
+            )
+            for part in result.sums
+        ),
         ("Canaries", f"{count(result.canaries)} among the records of {clean(result.site)}"),
     ]
     if found := result.membership:

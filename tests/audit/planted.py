@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,13 @@ import torch
 from torch import Tensor
 from toys import toy_examples
 
-from fedtl.audit.canaries import gradient_canaries, statistics_canaries
+from fedtl.audit.canaries import gradient_canaries
 from fedtl.audit.certify import Certified, certify
+from fedtl.audit.sums import sums_canaries
 from fedtl.privacy.plan import Release, plan_for
 from fedtl.privacy.secagg import vector
 from fedtl.rng import key_of
-from fedtl.train import batches, fit, streams
+from fedtl.train import additive, batches, fit, streams
 from fedtl.train.batches import Batch, Examples
 from fedtl.train.task import TrainTask
 
@@ -55,10 +57,17 @@ def audit_gradients(
     return certify(found, delta=DELTA)
 
 
-def audit_statistics(*, seed: int = 0, canaries: int = 1200, shared: bool = False) -> Certified:
-    claimed = release("statistics", shared=shared)
-    found = statistics_canaries(REAL, CLASSES, release=claimed, canaries=canaries, seed=seed)
+def audit_sums(
+    mechanism: str, *, seed: int = 0, canaries: int = 1200, shared: bool = False
+) -> Certified:
+    claimed = release(mechanism, shared=shared)
+    found = sums_canaries(
+        REAL, CLASSES, mechanism=mechanism, release=claimed, canaries=canaries, seed=seed
+    )
     return certify(found, delta=DELTA)
+
+
+audit_statistics = partial(audit_sums, "statistics")
 
 
 def whole_noise_off_by_ten(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,6 +111,10 @@ def noise_reused_over_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def clipping_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit, "clip_residuals", lambda residuals, norms, clip_norm: residuals)
+
+
+def clipping_of_sums_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(additive, "_clipped", lambda rows, release: rows)
 
 
 def norms_understated(monkeypatch: pytest.MonkeyPatch) -> None:

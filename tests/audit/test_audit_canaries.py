@@ -15,9 +15,9 @@ from fedtl.audit.canaries import (
     Canaries,
     gradient_canaries,
     gradient_residuals,
-    statistics_canaries,
 )
 from fedtl.audit.certify import Certified, below_gaussian, certify
+from fedtl.audit.sums import sums_canaries
 from fedtl.errors import PrivacyError
 from fedtl.train.fit import fit
 from fedtl.train.streams import SeededStreams, SystemStreams
@@ -81,7 +81,11 @@ def test_a_fault_in_the_gradients_is_caught(fault: Fault, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(
     "fault",
-    [planted.noise_off_by_ten, planted.noise_shared_over_classes, planted.norms_understated],
+    [
+        planted.noise_off_by_ten,
+        planted.noise_shared_over_classes,
+        planted.clipping_of_sums_skipped,
+    ],
 )
 def test_a_fault_in_the_statistics_is_caught(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
     assert planted.audit_statistics(seed=4).highest <= EPSILON
@@ -117,6 +121,21 @@ def test_a_fault_in_shared_noise_is_caught(fault: Fault, monkeypatch: pytest.Mon
     assert planted.audit_gradients(seed=4, shared=True).highest > EPSILON
 
 
+@pytest.mark.parametrize("shared", [False, True], ids=["site", "shared"])
+@pytest.mark.parametrize("mechanism", ["mean", "covariance"])
+def test_sums_of_features_keep_the_promise_and_weak_noise_breaks_it(
+    mechanism: str, shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(2):
+        certified = planted.audit_sums(mechanism, seed=seed, shared=shared)
+        assert 0.3 * EPSILON < certified.highest <= EPSILON
+    with monkeypatch.context() as once:
+        (planted.whole_noise_off_by_ten if shared else planted.noise_off_by_ten)(once)
+        assert planted.audit_sums(mechanism, shared=shared).one_run > EPSILON
+    planted.clipping_of_sums_skipped(monkeypatch)
+    assert planted.audit_sums(mechanism, shared=shared).one_run > EPSILON
+
+
 def test_weak_shared_noise_on_statistics_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     planted.whole_noise_off_by_ten(monkeypatch)
     assert planted.audit_statistics(seed=4, shared=True).one_run > EPSILON
@@ -133,7 +152,7 @@ def test_grave_faults_refute_the_claim_without_any_assumption(
 def test_without_privacy_every_canary_is_found() -> None:
     for found in (
         gradient_canaries(REAL, CLASSES, task=TASK, release=None, canaries=150),
-        statistics_canaries(REAL, CLASSES, release=None, canaries=150),
+        sums_canaries(REAL, CLASSES, release=None, canaries=150),
     ):
         scores = found.scores[0]
         assert scores[found.included].min() > scores[~found.included].max()
