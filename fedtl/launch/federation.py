@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from fedtl.launch.plans import mean_units, plan_of
 from fedtl.privacy.ledger import DataSet, Ledger
 from fedtl.privacy.plan import PrivacyPlan
 from fedtl.recipe import Recipe
+from fedtl.site.policy import SIMULATED
 from fedtl.site.site import Site
 from fedtl.train.fit import Examples
 from fedtl.train.heads import initial_head
@@ -103,7 +104,9 @@ class Federation:
             ledger=ledger,
             dataset=None if ledger is None else self._dataset(self.rows[at].train, ledger),
             held_out_dataset=None if ledger is None else self._dataset(self.rows[at].test, ledger),
-            suppress_below=privacy.suppress_below if privacy.enabled else 0,
+            policy=replace(
+                SIMULATED, suppress_below=privacy.suppress_below if privacy.enabled else 0
+            ),
             run=f"{self.recipe.name}-{self.recipe.digest()[:16]}",
         )
 

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fedtl.errors import PrivacyError
-from fedtl.site.site import Site, check_seal, paid
+from fedtl.site.site import Site, paid
 from fedtl.train.batches import Examples, units_of
 from fedtl.train.counts import evaluate, label_counts
 from fedtl.train.heads import check_head, trained_part
@@ -22,7 +21,7 @@ def site_evaluation(site: Site, request: Request, spent: int = 0, run: str = "")
 
     Noised where the request's plan covers metrics, and paid for with the held-out examples' budget;
     else in clear, where the site's policy allows it. In clear, a site with fewer than
-    ``site.suppress_below`` held-out units answers like one that holds out nothing.
+    ``suppress_below`` held-out units answers like one that holds out nothing.
 
     Parameters
     ----------
@@ -39,9 +38,9 @@ def site_evaluation(site: Site, request: Request, spent: int = 0, run: str = "")
     release, classes = release_of(request, EVALUATE), len(site.classes)
     check_head(request.arrays, width=site.width, classes=classes)
     if release is None:
-        check_clear(site)
+        site.rules.check_clear(site.name)
         held_out = site.whitened(request.arrays)[1]
-        if _units(held_out) < site.suppress_below:
+        if _units(held_out) < site.rules.suppress_below:
             return Evaluation(0.0, 0.0, 0.0)
         head = trained_part(request.arrays)
         return evaluate(head, held_out, classes, confusion=request.confusion)
@@ -79,8 +78,9 @@ def site_labels(site: Site, request: Request, spent: int = 0, run: str = "") -> 
     """
     release, classes = release_of(request, LABELS), len(site.classes)
     if release is None:
-        check_clear(site)
-    check_seal(site, request, release, None)
+        site.rules.check_clear(site.name)
+    shared = release is not None and release.honest_sites > 0
+    site.rules.check_update(site.name, private=True, shared=shared, sealed=False)
     account = site.account(request, LABELS, run)
     if account is not None and release is not None and (given := account.answered()) is not None:
         return given
@@ -92,24 +92,6 @@ def site_labels(site: Site, request: Request, spent: int = 0, run: str = "") -> 
     counts = label_counts(train, classes, release=release, streams=streams)
     update = Update({LABELS.partition(".")[2]: counts}, 1.0, releases)
     return update if account is None or release is None else account.keep(update)
-
-
-def check_clear(site: Site) -> None:
-    """Refuse numbers about examples that carry no noise, unless the site's policy allows them.
-
-    Raises
-    ------
-    PrivacyError
-        With code ``policy.metrics``.
-    """
-    allowed = site.simulated if site.clear_metrics is None else site.clear_metrics
-    if not allowed:
-        raise PrivacyError(
-            f"{site.name} was asked for metrics without noise, and its policy does not allow that.",
-            next_step="Set privacy.metrics = 'noised' or 'off' in the recipe, or allow clear "
-            "metrics in the site's policy.",
-            code="policy.metrics",
-        )
 
 
 def _units(examples: Examples) -> int:

@@ -18,11 +18,12 @@ import torch
 
 from fedtl import __version__
 from fedtl.errors import DataError, PrivacyError
-from fedtl.privacy.ledger import Budget, DataSet, Ledger, RequestKey
+from fedtl.privacy.ledger import DataSet, Ledger, RequestKey
 from fedtl.privacy.plan import Release
 from fedtl.privacy.release import ABOUT_HELD_OUT
 from fedtl.privacy.secagg import Identity
 from fedtl.site.account import Account, content_of
+from fedtl.site.policy import SIMULATED, STRICT, SitePolicy
 from fedtl.site.seal import Seal
 from fedtl.train.additive import deviations, released
 from fedtl.train.fit import Examples
@@ -58,22 +59,16 @@ class Site:
     ledger, dataset : Ledger and DataSet, or None
         Where releases are paid for, and the records they are about (the training examples).
         Without a ledger, the releases of a run are counted by ``spent_before`` and by Flower.
-    budget : Budget or None
-        What the site's policy allows these records to spend.
+    policy : SitePolicy or None
+        What the site allows. Without one it allows little, in a simulation everything.
     run : str
         Identity of the run in the ledger; empty: Flower's run id.
     identity : Identity or None
         The key by which other sites know this one under secure aggregation; None: one for the run.
     trusted : mapping of str to bytes, or None
         Public identities of the other sites; None believes a name when it is first met in a run.
-    only_sealed : bool
-        Whether the site's policy refuses updates that are not hidden in a sum.
     held_out_dataset : DataSet or None
         The held-out records, which pay for noised metrics; they have the whole budget as well.
-    clear_metrics : bool or None
-        Whether the site's policy allows metrics without noise; None: in a simulation only.
-    suppress_below : int
-        Held-out units below which the site tells nothing in clear.
     """
 
     name: str
@@ -85,14 +80,11 @@ class Site:
     simulated: bool = False
     ledger: Ledger | None = field(default=None, repr=False)
     dataset: DataSet | None = field(default=None, repr=False)
-    budget: Budget | None = None
+    policy: SitePolicy | None = None
     run: str = ""
     identity: Identity | None = field(default=None, repr=False)
     trusted: Mapping[str, bytes] | None = None
-    only_sealed: bool = False
     held_out_dataset: DataSet | None = field(default=None, repr=False)
-    clear_metrics: bool | None = None
-    suppress_below: int = 0
     _whitened: tuple[tuple[bytes, bytes], tuple[Examples, Examples]] | None = field(
         default=None, repr=False, init=False
     )
@@ -111,6 +103,11 @@ class Site:
         for part in (train, held_out):
             _check_examples(part, self.width, len(self.classes))
         return train, held_out
+
+    @property
+    def rules(self) -> SitePolicy:
+        """The site's policy, or what holds without one."""
+        return self.policy or (SIMULATED if self.simulated else STRICT)
 
     def describe(self) -> Description:
         """Return the site's public description."""
@@ -207,7 +204,8 @@ class Site:
         if seal is not None and not seeded:
             content = hashlib.sha256(f"{content} in {seal.session}".encode()).hexdigest()
         key = RequestKey(self.run or run, request.round, kind, self.name, content)
-        return Account(self.ledger, dataset, self.budget, key, keeps_replies=not seeded)
+        budget = self.rules.budget
+        return Account(self.ledger, dataset, budget, key, keeps_replies=not seeded)
 
     def streams(self, request: Request, purpose: str = "noise") -> Streams:
         """Open the random streams of a round and a purpose: seeded only in a simulation."""
@@ -243,16 +241,16 @@ def check_seal(site: Site, request: Request, release: Release | None, seal: Seal
     Raises
     ------
     PrivacyError
-        With a code ``secagg.*``, before anything is paid.
+        With a code ``secagg.*`` or ``policy.unprotected``, before anything is paid.
     """
+    site.rules.check_update(
+        site.name,
+        private=release is not None,
+        shared=release is not None and release.honest_sites > 0,
+        sealed=seal is not None,
+    )
     if seal is not None:
         seal.check(request, release)
-    elif site.only_sealed or (release is not None and release.honest_sites):
-        raise PrivacyError(
-            f"{site.name} was asked for an update that is not hidden in a sum.",
-            next_step="Set transport.secure = true: the plan or the site's policy needs it.",
-            code="secagg.required",
-        )
 
 
 def paid(account: Account | None, release: Release | None, spent: int, times: int) -> int:

@@ -179,11 +179,12 @@ def test_a_site_that_refuses_to_tell_costs_the_run_nothing(tmp_path: Path, what:
 
     def spent(context: Context) -> Site:
         site = site_of(context)
-        if site.name == name and site.budget is None:
+        if site.name == name and site.rules.budget is None:
             earlier = RequestKey("an earlier run", 1, "train", name)
             assert site.ledger is not None
             site.ledger.charge(earlier, getattr(site, what), GaussianEvent(0.6))
-            site.budget = Budget(8.001, chosen.privacy.delta)
+            budget = Budget(8.001, chosen.privacy.delta)
+            site.policy = replace(site.rules, budget=budget)
         return site
 
     app = make_client_app(spent)

@@ -20,6 +20,7 @@ from fedtl.rounds import Settings, State, run
 from fedtl.rounds.sites import describe_sites
 from fedtl.site.account import bytes_of, content_of, update_of
 from fedtl.site.cohort import train_cohort
+from fedtl.site.policy import SIMULATED, SitePolicy
 from fedtl.site.site import Site
 from fedtl.strategies import make_strategy
 from fedtl.train.heads import initial_head
@@ -100,7 +101,7 @@ def test_beyond_the_budget_nothing_is_computed_and_the_code_says_so(
     ledger: Ledger, caplog: pytest.LogCaptureFixture
 ) -> None:
     site = real(ledger)
-    site.budget = Budget(epsilon_of(PLAN.event({"gradients": 4}), 1e-5), 1e-5)
+    site.policy = SitePolicy(Budget(epsilon_of(PLAN.event({"gradients": 4}), 1e-5), 1e-5))
     with caplog.at_level(logging.WARNING, "fedtl.site"):
         answers = [train(site, request(round_)) for round_ in (1, 2, 3)]
     assert answers[2] == SiteFailure("privacy.budget")
@@ -116,7 +117,8 @@ def test_a_run_goes_on_without_the_site_that_refuses(tmp_path: Path) -> None:
         site = toys.site(name)
         site.ledger = Ledger.open(tmp_path / name, durable=False)
         site.dataset = records(NAMES.index(name))
-    toys.site("site-b").budget = Budget(epsilon_of(PLAN.event({"gradients": 2}), 1e-5), 1e-5)
+    least = Budget(epsilon_of(PLAN.event({"gradients": 2}), 1e-5), 1e-5)
+    toys.site("site-b").policy = replace(SIMULATED, budget=least)
     grid = StackedGrid(make_client_app(toys), NAMES[:3], site_of=toys)
     outcome = run(
         grid,
@@ -193,7 +195,9 @@ def test_seeded_noise_is_recomputed_under_its_charge(ledger: Ledger) -> None:
 
 
 def test_without_a_plan_nothing_is_charged(ledger: Ledger) -> None:
-    assert isinstance(train(real(ledger), replace(request(), plan=None)), Update)
+    site = real(ledger)
+    site.policy = SitePolicy(unprotected=True)
+    assert isinstance(train(site, replace(request(), plan=None)), Update)
     assert ledger.entries() == ()
 
 

@@ -19,6 +19,7 @@ from fedtl.privacy.ledger import Budget, DataSet, Ledger
 from fedtl.privacy.plan import PrivacyPlan
 from fedtl.site.cohort import train_cohort
 from fedtl.site.metrics import site_evaluation, site_labels
+from fedtl.site.policy import SIMULATED, SitePolicy
 from fedtl.site.site import Site
 from fedtl.train.batches import Examples
 from fedtl.train.counts import METRICS_NORM, evaluate, label_counts
@@ -71,7 +72,7 @@ def test_a_real_site_tells_nothing_in_clear_unless_its_policy_allows_it() -> Non
             (False, True, True),
         ):
             site = Toys(simulated=simulated).site("site-a")
-            site.clear_metrics = policy
+            site.policy = None if policy is None else SitePolicy(clear_metrics=policy)
             if told:
                 assert site_evaluation(site, request(plan=plan)).n == 15
                 labels = site_labels(site, request(plan=plan)).arrays["labels"]
@@ -179,7 +180,7 @@ def test_beyond_plan_or_budget_nothing_is_told(ledger: Ledger) -> None:
     with pytest.raises(PrivacyError) as error:
         site_evaluation(site, request(4), run="7")
     assert error.value.code == "privacy.spent"
-    site.budget = Budget(epsilon_of(METRICS.event(3), 1e-5), 1e-5)
+    site.policy = SitePolicy(Budget(epsilon_of(METRICS.event(3), 1e-5), 1e-5))
     with pytest.raises(PrivacyError) as error:
         site_evaluation(site, request(1), run="another run")
     assert error.value.code == "privacy.budget"
@@ -234,7 +235,7 @@ def test_a_few_held_out_units_tell_nothing_in_clear() -> None:
         held_out = Examples.of(examples.x, examples.y, groups)
         training = site.load()[0]
         site.load = lambda training=training, part=held_out: (training, part)  # type: ignore[misc]
-        site.suppress_below = least
+        site.policy = replace(SIMULATED, suppress_below=least)
         result = site_evaluation(site, request(plan=toy_plan()))
         assert result.measured == told
         assert (result.confusion is None) == (not told)
@@ -245,7 +246,7 @@ def test_a_few_held_out_units_tell_nothing_in_clear() -> None:
 
 def test_a_site_that_only_seals_tells_no_labels() -> None:
     site = Toys().site("site-a")
-    site.only_sealed = True
+    site.policy = SitePolicy(only_sealed=True, clear_metrics=True)
     with pytest.raises(PrivacyError) as error:
         site_labels(site, request())
     assert error.value.code == "secagg.required"

@@ -19,6 +19,7 @@ from fedtl.privacy.plan import PrivacyPlan
 from fedtl.privacy.secagg import Session
 from fedtl.rounds import Outcome, Settings, State, run
 from fedtl.rounds.sites import describe_sites
+from fedtl.site.policy import SitePolicy
 from fedtl.strategies import make_strategy
 from fedtl.train.additive import shapes
 from fedtl.train.heads import initial_head
@@ -269,7 +270,7 @@ def test_a_sum_over_one_site_is_refused() -> None:
 def test_a_site_whose_policy_wants_sums_answers_nothing_else() -> None:
     toys = Toys()
     for name in NAMES:
-        toys.site(name).only_sealed = True
+        toys.site(name).policy = SitePolicy(only_sealed=True, clear_metrics=True)
     plain = spied(toys)
     with pytest.raises(TransportError, match=r"site-a: secagg\.required"):
         play(plain, plain.names, rounds=1)

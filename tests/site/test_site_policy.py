@@ -1,0 +1,68 @@
+"""A site's own rules come first; without any, it lets out little."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from toys import WIDTH, Toys, toy_plan
+
+from fedtl.errors import PrivacyError, SiteFailure
+from fedtl.privacy.plan import PrivacyPlan
+from fedtl.site.cohort import train_cohort
+from fedtl.site.policy import SIMULATED, STRICT, SitePolicy
+from fedtl.train.heads import initial_head
+from fedtl.train.task import TrainTask
+from fedtl.types import Update
+from fedtl.wire.messages import STATISTICS, Request
+
+
+def asked(plan: PrivacyPlan | None) -> Request:
+    return Request(initial_head("linear", WIDTH, 3), TrainTask(rounds=5), plan, 1, None)
+
+
+def answer(policy: SitePolicy | None, plan: PrivacyPlan | None) -> Update | SiteFailure:
+    site = Toys(simulated=False).site("site-a")
+    site.policy = policy
+    return train_cohort([site], asked(plan), [0])[0]
+
+
+def test_a_real_site_without_a_policy_hands_out_no_raw_update() -> None:
+    """A coordinator who leaves the plan out of his messages must not get what it protects."""
+    for policy in (None, STRICT, SitePolicy(clear_metrics=True)):
+        assert answer(policy, None) == SiteFailure("policy.unprotected")
+        assert isinstance(answer(policy, toy_plan()), Update)
+    assert isinstance(answer(SitePolicy(unprotected=True), None), Update)
+
+
+def test_nor_raw_sums() -> None:
+    site = Toys(simulated=False).site("site-a")
+    with pytest.raises(PrivacyError) as error:
+        site.sums(replace(asked(None), arrays={}, task=None), STATISTICS, 0)
+    assert error.value.code == "policy.unprotected"
+    assert "policy" in error.value.next_step
+
+
+def test_a_policy_that_wants_sums_only_refuses_private_updates_too() -> None:
+    for plan in (None, toy_plan()):
+        assert answer(SitePolicy(only_sealed=True), plan) == SiteFailure("secagg.required")
+
+
+def test_a_simulated_site_allows_what_the_simulator_may_know_anyway() -> None:
+    site = Toys().site("site-a")
+    assert site.rules == SIMULATED
+    assert isinstance(train_cohort([site], asked(None), [0])[0], Update)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"suppress_below": -1}, "suppress_below = -1"),
+        ({"unprotected": True, "only_sealed": True}, "unprotected"),
+    ],
+)
+def test_a_policy_that_contradicts_itself_is_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(PrivacyError, match=said) as error:
+        SitePolicy(**changes)
+    assert error.value.next_step
