@@ -195,6 +195,12 @@ def _dp_optimizer(normal: Normal) -> Any:
     from opacus.optimizers import DPOptimizer
 
     class StreamOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus has no types
+        def clip_and_accumulate(self) -> None:
+            # a head that was sent to overflow would show by a NaN who is in the batch
+            for p in self.params:
+                p.grad_sample = self._get_flat_grad_sample(p).nan_to_num(0.0, 0.0, 0.0)
+            super().clip_and_accumulate()
+
         def add_noise(self) -> None:
             scale = self.noise_multiplier * self.max_grad_norm
             for p in self.params:

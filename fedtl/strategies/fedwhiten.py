@@ -157,10 +157,11 @@ class FedWhiten(FedAvg):
             release = self._plan.release("covariance")
             of_sum = len(parts) / max(release.honest_sites, 1)
             noise = release.noise_multiplier * release.clip_norm**2 * of_sum**0.5
+        moments = full_matrix(np.sum([part["gram"] for part in parts], axis=0) / n)
         read = spectrum(
-            full_matrix(np.sum([part["gram"] for part in parts], axis=0) / n),
+            moments,
             noise_sd=noise / n,
-            directions=self.directions,
+            directions=min(self.directions, len(moments)),
             damping=self.damping,
         )
         self.evenness = read.evenness

@@ -168,16 +168,22 @@ def _mean_gradient(weights: Tensor, batch: Batch, release: Release | None, out: 
 def _clipped_residuals(
     weights: Tensor, batch: Batch, release: Release | None
 ) -> Iterator[tuple[Tensor, Batch]]:
-    """Yield p - y of every block, scaled so that each example's or unit's gradient is bounded."""
+    """Yield p - y of every block, scaled so that each example's or unit's gradient is bounded.
+
+    Under a release, scores that overflow count nothing: a head that was sent to overflow on some
+    features only would show by a NaN, through any noise, whether anyone has them.
+    """
     if release is not None and batch.units is not None:
         blocks = list(batch.blocks())
-        whole = torch.cat([_residuals(weights, part) for part in blocks])
+        whole = torch.cat([_residuals(weights, part) for part in blocks]).nan_to_num_(0.0)
         batch.units.clip(whole, release.clip_norm)
         parts = torch.split(whole, [len(part.y) for part in blocks])
         yield from zip(parts, blocks, strict=True)
         return
     for part in batch.blocks():
         residuals = _residuals(weights, part)
+        if release is not None:
+            residuals.nan_to_num_(0.0)
         if release is not None and release.example_clip is not None and part.norms is not None:
             clip_residuals(residuals, part.norms, release.example_clip)
         yield residuals, part
@@ -214,7 +220,8 @@ def _scores(weights: Tensor, x: Sequence[Tensor]) -> Tensor:
         padded = pad_sequence(list(x), batch_first=True) @ weights.mT
         return torch.cat([rows[: len(part)] for rows, part in zip(padded, x, strict=True)])
     heads = weights.numpy()
-    parts = [np.matmul(part.numpy(), head.T) for part, head in zip(x, heads, strict=True)]
+    with np.errstate(over="ignore", invalid="ignore"):
+        parts = [np.matmul(part.numpy(), head.T) for part, head in zip(x, heads, strict=True)]
     return torch.from_numpy(parts[0] if len(parts) == 1 else np.concatenate(parts))
 
 

@@ -49,7 +49,7 @@ def initial_head(
         head: dict[str, NDArray[np.float32]] = {"weight": np.zeros((classes, width), np.float32)}
         if directions is not None:
             head[MEAN] = np.zeros(width - 1, np.float32)
-            head[PULL] = np.zeros((width - 1, directions), np.float32)
+            head[PULL] = np.zeros((width - 1, min(directions, width - 1)), np.float32)
         return head
     drawn = stream(seed, "head").uniform(-1, 1, (hidden, width))
     return {
@@ -96,6 +96,7 @@ def check_head(head: Arrays, *, width: int, classes: int) -> None:
         if is_whitened(head):
             fits = fits and head[MEAN].shape == (width - 1,)
             fits = fits and head[PULL].ndim == 2 and len(head[PULL]) == width - 1
+            fits = fits and head[PULL].shape[1] < width
     elif names == {"hidden.weight", "hidden.bias", "out.weight", "out.bias"}:
         hidden = head["hidden.bias"].shape[0] if head["hidden.bias"].ndim else 0
         fits = (

@@ -56,7 +56,9 @@ def whiten(x: Tensor, mean: Tensor, pull: Tensor) -> Tensor:
     for begin in range(0, len(x), _ROWS_AT_ONCE):
         rows = slice(begin, begin + _ROWS_AT_ONCE)
         u = _unit(x[rows, :-1] - mean)
-        out[rows, :-1] = _unit(u - (u @ used) @ used.T) if used.shape[1] else u
+        z = _unit(u - (u @ used) @ used.T) if used.shape[1] else u
+        # what a whitening sent to overflow does not bound, clipping would let through as a NaN
+        out[rows, :-1] = z.nan_to_num_(0.0, 0.0, 0.0)
     return out
 
 
