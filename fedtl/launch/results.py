@@ -66,6 +66,7 @@ def result_of(
         classes=list(manifest.classes),
         plan=plan.describe() if plan else "",
         guarantee=guarantee_of(recipe, plan, comparison),
+        model=plan.model if plan else "site",
         metrics=recipe.privacy.metrics,
         labels="noised" if plan and plan.covers("labels") else "clear",
         suppress_below=recipe.privacy.suppress_below if plan else 0,

@@ -41,11 +41,17 @@ def plot_epsilon(result: RunResult) -> Plot | None:
         "epsilon",
         title,
         canvas.render("epsilon", draw, height=2.9, label=title),
-        "Epsilon bounds how much anybody who sees everything a site has sent can learn about one "
+        f"Epsilon bounds how much anybody who sees {_SEEN[result.model]} can learn about one "
         "of its examples; smaller is more private, and it can only grow. The line is the site "
         "that has spent most so far. A site refuses to send anything that would carry it over its "
         "budget.",
     )
+
+
+_SEEN = {
+    "site": "everything a site has sent",
+    "distributed": "the sums of what the sites have sent, and no single update,",
+}
 
 
 def _draw_epsilon(figure: Figure, *, rounds: list[int], spent: list[float], budget: float) -> None:

@@ -114,6 +114,8 @@ class RunResult:
         What may be claimed about privacy, in one sentence.
     plan : str
         The privacy plan in words; empty without privacy.
+    model : {"site", "distributed"}
+        Whether each site's releases are private by themselves, or only their sum.
     metrics : {"clear", "noised", "off"}
         How held-out results left the sites.
     labels : {"clear", "noised"}
@@ -148,6 +150,7 @@ class RunResult:
     classes: list[str]
     plan: str
     guarantee: str
+    model: str
     metrics: str
     labels: str
     suppress_below: int

@@ -113,3 +113,14 @@ def test_fewer_honest_sites_take_more_noise_each() -> None:
     assert plan is not None
     assert plan.releases[0].honest_sites == 1
     assert plan.model == "distributed"
+
+
+def test_the_report_says_what_is_private_and_what_is_not(tmp_path: Path) -> None:
+    """Who reads that a site's updates are private by themselves might hand one out."""
+    from fedtl.report.html import render_page
+
+    shared = run(tmp_path / "shared", recipe(**DISTRIBUTED)).result
+    alone = run(tmp_path / "alone", recipe()).result
+    assert (shared.model, alone.model) == ("distributed", "site")
+    assert "the sums of what the sites have sent, and no single update" in render_page(shared)
+    assert "everything a site has sent" in render_page(alone)

@@ -69,6 +69,7 @@ def sample(
         "50 releases of sums of clipped gradients, L2 clip norm 0.5, noise multiplier 3.81.",
         guarantee="No guarantee: this was a simulation, its noise can be repeated from the seed. "
         "At real sites the same plan gives (8, 1e-05)-differential privacy for each example.",
+        model="site",
         metrics="clear",
         labels="clear",
         suppress_below=0,
