@@ -10,6 +10,7 @@ theorem 1).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -24,6 +25,8 @@ Words = Callable[[int], NDArray[np.uint64]]
 Trial = Callable[[NDArray[np.intp]], NDArray[np.bool_]]
 
 LEAST_DEVIATION, LARGEST_DEVIATION = 1 << 10, 1 << 56
+_ARITHMETIC = 1e-6
+"""What rounding in float64 arithmetic may add to a contribution, relative to its bound."""
 
 
 def discrete_gaussian(deviation: int, n: int, words: Words) -> NDArray[np.int64]:
@@ -52,6 +55,52 @@ def discrete_gaussian(deviation: int, n: int, words: Words) -> NDArray[np.int64]
         candidates = _laplace(deviation, 2 * (n - len(out)) + 16, words)
         out = np.concatenate([out, candidates[_accepted(candidates, deviation, words)]])
     return out[:n]
+
+
+def enlarged(deviations: list[NDArray[np.float64]], step: float, noise_multiplier: float) -> float:
+    """Return the factor on noise that pays for rounding values to steps before it is added.
+
+    Rounding moves neighbouring vectors apart by up to a step an entry more.
+
+    Parameters
+    ----------
+    deviations : list of NDArray
+        Of all entries of a release.
+    noise_multiplier : float
+        The deviations divided by the L2 sensitivity.
+    """
+    spread = sum(float(np.sum((step / d) ** 2)) for d in deviations)
+    return 1 + _ARITHMETIC + noise_multiplier * math.sqrt(spread)
+
+
+def whole_noise(
+    deviations: NDArray[np.float64], step: float, words: Words, *, least: int = 1
+) -> NDArray[np.int64]:
+    """Return noise in steps, entry by entry of at least the deviations ``[m]``.
+
+    Parameters
+    ----------
+    least : int
+        Fewest steps of a deviation. Shares of noise that are to add up to the promised distribution
+        need :data:`LEAST_DEVIATION`.
+
+    Raises
+    ------
+    PrivacyError
+        With code ``privacy.step``: a deviation is below ``least`` steps or beyond 2^56.
+    """
+    out = np.empty(len(deviations), np.int64)
+    for value in np.unique(deviations):
+        steps = math.ceil(value / step)
+        if steps < least:
+            raise PrivacyError(
+                f"The noise is {steps} steps of {step:g}, less than {least}.",
+                next_step="Choose a plan with more noise, or a finer step.",
+                code="privacy.step",
+            )
+        at = np.flatnonzero(deviations == value)
+        out[at] = discrete_gaussian(steps, len(at), words)
+    return out
 
 
 def _laplace(scale: int, n: int, words: Words) -> NDArray[np.int64]:

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedtl.errors import PrivacyError
+from fedtl.privacy.discrete import enlarged, whole_noise
 from fedtl.privacy.plan import Release
 from fedtl.train.batches import shares
 from fedtl.train.fit import Examples
@@ -40,6 +41,8 @@ Deviations = Mapping[str, float | NDArray[np.float64]]
 
 MECHANISMS = ("statistics", "mean", "covariance")
 _ROWS_AT_ONCE = 4096
+_FINER = 28
+"""Bits by which a step is finer than the noise: fine beside it, and sums fit into 63 bits."""
 
 
 def released(
@@ -79,8 +82,31 @@ def released(
             "A private release of sums needs streams for its noise.",
             next_step="Pass the site's streams.",
         )
-    for name, deviation in needed.items():
-        out[name] += streams.normal(out[name].shape).double().numpy() * deviation
+    if streams.seeded:  # of a simulation, which protects nobody and may be quick
+        for name, deviation in needed.items():
+            out[name] += streams.normal(out[name].shape).double().numpy() * deviation
+        return out
+    return _with_whole_noise(out, needed, release.noise_multiplier, streams)
+
+
+def _with_whole_noise(
+    exact: Sums, needed: Deviations, noise_multiplier: float, streams: Streams
+) -> Sums:
+    """Round sums to steps and add whole-number noise: floating-point noise shows what it hides.
+
+    Whoever knows all records but one can try whether what is left without them is a number that a
+    floating-point sampler can return (Mironov 2012).
+    """
+    wide = {
+        name: np.broadcast_to(np.asarray(needed[name], np.float64), values.shape).ravel()
+        for name, values in exact.items()
+    }
+    step = 2.0 ** (math.floor(math.log2(min(float(d.min()) for d in wide.values()))) - _FINER)
+    factor = enlarged(list(wide.values()), step, noise_multiplier)
+    out = {}
+    for name, values in exact.items():
+        noise = whole_noise(wide[name] * factor, step, streams.words).reshape(values.shape)
+        out[name] = (np.rint(values / step).astype(np.int64) + noise).astype(np.float64) * step
     return out
 
 

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedtl.errors import PrivacyError
-from fedtl.privacy.discrete import discrete_gaussian
+from fedtl.privacy.discrete import whole_noise
 from fedtl.privacy.release import Release
 from fedtl.train.batches import Examples, shares
 from fedtl.train.heads import logits
@@ -190,10 +190,4 @@ def _noise(
             f"A private release of {release.mechanism} needs streams for its noise.",
             next_step="Pass the site's streams.",
         )
-    scale = release.noise_multiplier * release.clip_norm / STEP
-    noise = np.zeros(len(weights), np.int64)
-    for weight in np.unique(weights):
-        same = weights == weight
-        deviation = math.ceil(scale / weight)
-        noise[same] = discrete_gaussian(deviation, int(same.sum()), streams.words)
-    return noise
+    return whole_noise(release.noise_multiplier * release.clip_norm / weights, STEP, streams.words)

@@ -26,6 +26,9 @@ from fedtl.rng import key_of, stream
 class Streams(Protocol):
     """The random streams of one site in one round."""
 
+    seeded: bool
+    """Whether the noise can be repeated by whoever knows the seed, and so protects nobody."""
+
     @property
     def batches(self) -> np.random.Generator:
         """Generator for the choice of batches."""
@@ -46,6 +49,8 @@ class SeededStreams:
         What the noise is for: that of a round's training must not come back in what is told of its
         result.
     """
+
+    seeded = True
 
     def __init__(self, seed: int, round_: int, site: str, purpose: str = "noise") -> None:
         self._named, self._purpose = (seed, round_, site), purpose
@@ -76,6 +81,8 @@ class SeededStreams:
 
 class SystemStreams:
     """Streams of a real site: keys of the operating system, beyond the reach of any message."""
+
+    seeded = False
 
     def __init__(self) -> None:
         self.batches = np.random.Generator(np.random.PCG64DXSM(int.from_bytes(os.urandom(32))))

@@ -16,8 +16,8 @@ from toys import toy_examples
 from fedtl.audit.canaries import gradient_canaries
 from fedtl.audit.certify import Certified, certify
 from fedtl.audit.sums import sums_canaries
+from fedtl.privacy import discrete
 from fedtl.privacy.plan import Release, plan_for
-from fedtl.privacy.secagg import vector
 from fedtl.rng import key_of
 from fedtl.train import additive, batches, fit, streams
 from fedtl.train.batches import Batch, Examples
@@ -71,18 +71,18 @@ audit_statistics = partial(audit_sums, "statistics")
 
 
 def whole_noise_off_by_ten(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = vector.discrete_gaussian
-    monkeypatch.setattr(vector, "discrete_gaussian", lambda *args: real(*args) // 10)
+    real = discrete.discrete_gaussian
+    monkeypatch.setattr(discrete, "discrete_gaussian", lambda *args: real(*args) // 10)
 
 
 def whole_noise_shared_over_classes(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = vector.discrete_gaussian
+    real = discrete.discrete_gaussian
 
     def shared(deviation: int, n: int, words: Any) -> Any:
         numbers = real(deviation, n, words)
         return np.tile(numbers[:WIDTH], CLASSES) if n == CLASSES * WIDTH else numbers
 
-    monkeypatch.setattr(vector, "discrete_gaussian", shared)
+    monkeypatch.setattr(discrete, "discrete_gaussian", shared)
 
 
 def noise_off_by_ten(monkeypatch: pytest.MonkeyPatch) -> None:

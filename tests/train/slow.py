@@ -17,6 +17,8 @@ from fedtl.train.task import TrainTask
 class Fixed:
     """Streams whose noise is known: ``value`` everywhere; batches from a seeded generator."""
 
+    seeded = True
+
     def __init__(self, seed: int = 0, value: float = 0.0) -> None:
         self.batches = np.random.default_rng(seed)
         self.value = value

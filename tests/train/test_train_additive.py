@@ -15,7 +15,7 @@ from fedtl.errors import PrivacyError
 from fedtl.privacy.plan import Release
 from fedtl.train.additive import MECHANISMS, deviations, released, shapes, sums
 from fedtl.train.fit import Examples
-from fedtl.train.streams import SeededStreams
+from fedtl.train.streams import SeededStreams, SystemStreams
 
 N_CLASSES = len(CLASSES)
 each = pytest.mark.parametrize("mechanism", MECHANISMS)
@@ -130,3 +130,23 @@ def test_what_a_release_does_not_cover_is_refused(mechanism: str) -> None:
             assert error.value.code == "plan.mismatch"
     with pytest.raises(PrivacyError, match="needs streams"):
         released(toy_examples(5, 1), N_CLASSES, mechanism=mechanism, release=of(mechanism))
+
+
+@each
+def test_a_real_sites_noise_is_of_whole_numbers(mechanism: str) -> None:
+    """With floating-point noise, what is left without all records but one tells of that one."""
+    release, examples = of(mechanism, clip_norm=0.7), toy_examples(40, 2)
+    told = [
+        released(examples, N_CLASSES, mechanism=mechanism, release=release, streams=SystemStreams())
+        for _ in range(300)
+    ]
+    exact = sums(examples, N_CLASSES, mechanism=mechanism, release=release)
+    for name, deviation in deviations(release, WIDTH, mechanism).items():
+        smallest = min(np.min(d) for d in deviations(release, WIDTH, mechanism).values())
+        step = 2.0 ** (np.floor(np.log2(smallest)) - 28)
+        for part in told:
+            steps = part[name] / step
+            np.testing.assert_array_equal(steps, np.rint(steps))
+        noise = (np.stack([part[name] for part in told]) - exact[name]) / deviation
+        assert noise.std() == pytest.approx(1, rel=0.05)
+        assert abs(noise.mean()) < 4 / noise.size**0.5

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedtl.privacy.discrete import LEAST_DEVIATION, discrete_gaussian
+from fedtl.privacy.discrete import LEAST_DEVIATION, enlarged, whole_noise
 from fedtl.privacy.secagg.codec import refusal
 from fedtl.privacy.secagg.masks import Words
 from fedtl.privacy.secagg.quantise import FixedPoint
@@ -23,8 +23,6 @@ Named = Mapping[str, NDArray[np.floating]]
 
 _TAIL = 16
 """Noise is never beyond so many deviations: its probability there is below 1e-57."""
-_ARITHMETIC = 1e-6
-"""What rounding in float64 arithmetic may add to a contribution, relative to its bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +66,7 @@ def encode(
     Raises
     ------
     PrivacyError
-        With code ``secagg.range``: values beyond the session's bound. With ``secagg.step``: noise
+        With code ``secagg.range``: values beyond the session's bound. With ``privacy.step``: noise
         so small beside the bound that whole numbers cannot carry it.
     """
     fixed = FixedPoint(session.bound, session.invited)
@@ -107,36 +105,20 @@ def decode(
 
 def _drawn(arrays: Named, noise: SharedNoise, fixed: FixedPoint) -> list[Words]:
     """Return a site's share of the noise for every array, in name order."""
-    wide = {
-        name: np.broadcast_to(np.asarray(noise.deviations[name], np.float64), arrays[name].shape)
+    wide = [
+        np.broadcast_to(np.asarray(noise.deviations[name], np.float64), arrays[name].shape).ravel()
         for name in sorted(arrays)
-    }
-    spread = sum(float(np.sum((fixed.step / d) ** 2)) for d in wide.values())
-    enlarged = 1 + _ARITHMETIC + noise.noise_multiplier * math.sqrt(spread)
-    return [
-        _whole(d.ravel() * (enlarged / math.sqrt(noise.honest_sites)), noise, fixed)
-        for d in wide.values()
     ]
-
-
-def _whole(deviations: NDArray[np.float64], noise: SharedNoise, fixed: FixedPoint) -> Words:
-    if deviations.max() * _TAIL > fixed.bound:
+    largest = max(float(d.max()) for d in wide)
+    if largest * _TAIL > fixed.bound:
         raise refusal(
             "range",
-            f"The noise of deviation {deviations.max():.3g} does not fit in a session for values "
-            f"up to {fixed.bound:g}.",
+            f"The noise of deviation {largest:.3g} does not fit in a session for values up to "
+            f"{fixed.bound:g}.",
             "Lower the learning rate, or raise epsilon.",
         )
-    out = np.empty(len(deviations), np.int64)
-    for value in np.unique(deviations):
-        at = np.flatnonzero(deviations == value)
-        steps = math.ceil(value / fixed.step)
-        if steps < LEAST_DEVIATION:
-            raise refusal(
-                "step",
-                f"The noise is {steps} steps of {fixed.step:g}; below {LEAST_DEVIATION} its shares "
-                "do not add up to the promised distribution.",
-                "Lower the bound of the session.",
-            )
-        out[at] = discrete_gaussian(steps, len(at), noise.words)
-    return out.view(np.uint64)
+    share = enlarged(wide, fixed.step, noise.noise_multiplier) / math.sqrt(noise.honest_sites)
+    return [
+        whole_noise(d * share, fixed.step, noise.words, least=LEAST_DEVIATION).view(np.uint64)
+        for d in wide
+    ]
