@@ -60,43 +60,15 @@ def plan_of(recipe: Recipe, *, mean_size: float, sites: int) -> PrivacyPlan | No
     PrivacyError
         The recipe contradicts itself, or its budget cannot be met.
     """
-    privacy, train = recipe.privacy, recipe.train
+    privacy = recipe.privacy
     if not privacy.enabled:
         return None
     strategy = make_strategy(recipe.strategy.name, recipe.strategy.options)
     asked = mechanisms_of(strategy)
     size = float(privacy.public_size or max(round(mean_size), 1))
-    honest = _honest(recipe, sites)
-    rounds = getattr(strategy, "rounds", train.rounds)
-    clips = {"statistics": FEATURE_NORM, "mean": 1.0, "covariance": 1.0}
-    releases = [
-        Release(mechanism=name, clip_norm=clips[name], unit=privacy.unit, honest_sites=honest)
-        for name in asked
-        if name != "gradients"
-    ]
-    if "gradients" in asked:
-        left = rounds - len(releases)
-        if left < 1:
-            raise PrivacyError(
-                f"train.rounds = {train.rounds}, and '{recipe.strategy.name}' needs {len(releases)}"
-                " rounds before the first gradient.",
-                next_step=f"Set train.rounds to at least {len(releases) + 1}; 40 do well.",
-            )
-        poisson = min(1.0, train.batch_size / size) if train.sampling == "poisson" else 1.0
-        releases.append(
-            Release(
-                mechanism="gradients",
-                clip_norm=privacy.clip_norm,
-                count=left * train.local_steps,
-                sampling_rate=poisson,
-                unit=privacy.unit,
-                unit_cap=privacy.unit_cap if privacy.unit == "group" else 0,
-                public_size=size,
-                honest_sites=honest,
-            )
-        )
+    rounds = getattr(strategy, "rounds", recipe.train.rounds)
     return plan_for(
-        *releases,
+        *_updates(recipe, asked, rounds, size=size, honest=_honest(recipe, sites)),
         *_told(recipe, rounds),
         epsilon=privacy.epsilon,
         delta=privacy.delta,
@@ -104,6 +76,40 @@ def plan_of(recipe: Recipe, *, mean_size: float, sites: int) -> PrivacyPlan | No
         accountant=privacy.accountant,
         noise_multiplier=privacy.noise_multiplier,
     )
+
+
+def _updates(
+    recipe: Recipe, asked: Sequence[Mechanism], rounds: int, *, size: float, honest: int
+) -> list[Release]:
+    """Return the releases that a strategy makes heads of: sums first, then gradients."""
+    privacy, train = recipe.privacy, recipe.train
+    clips = {"statistics": FEATURE_NORM, "mean": 1.0, "covariance": 1.0}
+    releases = [
+        Release(mechanism=name, clip_norm=clips[name], unit=privacy.unit, honest_sites=honest)
+        for name in asked
+        if name != "gradients"
+    ]
+    if "gradients" not in asked:
+        return releases
+    left = rounds - len(releases)
+    if left < 1:
+        raise PrivacyError(
+            f"train.rounds = {train.rounds}, and '{recipe.strategy.name}' needs {len(releases)} "
+            "rounds before the first gradient.",
+            next_step=f"Set train.rounds to at least {len(releases) + 1}; 40 do well.",
+        )
+    poisson = min(1.0, train.batch_size / size) if train.sampling == "poisson" else 1.0
+    gradients = Release(
+        mechanism="gradients",
+        clip_norm=privacy.clip_norm,
+        count=left * train.local_steps,
+        sampling_rate=poisson,
+        unit=privacy.unit,
+        unit_cap=privacy.unit_cap if privacy.unit == "group" else 0,
+        public_size=size,
+        honest_sites=honest,
+    )
+    return [*releases, gradients]
 
 
 def _told(recipe: Recipe, rounds: int) -> list[Release]:

@@ -37,8 +37,9 @@ from fedtl.wire.messages import MEAN as ASK_MEAN
 class FedWhiten(FedAvg):
     """Whiten, then descend with momentum; evaluation is FedAvg's.
 
-    Sites must take one step a round (``train.local_steps = 1``): the server undoes its learning
-    rate, so that ``train.lr`` does not matter.
+    It is made for one step a round (``train.local_steps = 1``): the server undoes the sites'
+    learning rate, so that ``train.lr`` does not matter. Of several steps it takes the mean
+    gradient.
 
     Parameters
     ----------
@@ -121,7 +122,7 @@ class FedWhiten(FedAvg):
         self._plan = PrivacyPlan.from_json(plan) if isinstance(plan, str) and plan else None
         if isinstance(task, str) and task:
             asked = TrainTask.from_json(task)
-            self._rate = asked.lr_at(server_round, 0)
+            self._rate = asked.lr_at(server_round, 0) * asked.steps
             self._rounds_left = max(asked.rounds - 2, 1)
 
     def aggregate_train(

@@ -272,3 +272,9 @@ def test_a_delta_that_allows_to_publish_somebody_is_warned_of(
     assert any("privacy.delta" in note for note in result.notes)
     quiet = run(tmp_path / "usual", recipe()).result
     assert not any("privacy.delta" in note for note in quiet.notes)
+
+
+def test_rounds_that_leave_none_for_gradients_are_refused() -> None:
+    with pytest.raises(PrivacyError, match=r"needs 2 rounds before the first gradient") as error:
+        plan_of(recipe(strategy__name="fedwhiten", train__rounds=2), mean_size=55.0, sites=4)
+    assert "at least 3" in error.value.next_step
