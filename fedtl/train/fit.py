@@ -86,7 +86,7 @@ def fit(
         return max(site.x.numel() for site in sites[part]) > LARGE
 
     for all_threads, group in groupby(sorted(parts, key=large), key=large):
-        with one_thread(unless=all_threads):
+        with one_thread(unless=all_threads), np.errstate(over="ignore", invalid="ignore"):
             for part in group:
                 data = [site.to(heads.device) for site in sites[part]]
                 if release is not None and release.unit_cap:
@@ -191,7 +191,8 @@ def _clipped_residuals(
 
 def _residuals(weights: Tensor, part: Batch) -> Tensor:
     """Return p - y, ``[R, C]``, in float32 also for heads in float64."""
-    residuals = torch.softmax(_scores(weights.float(), part.x), dim=-1)
+    heads = weights if weights.dtype == torch.float32 else weights.float()
+    residuals = torch.softmax(_scores(heads, part.x), dim=-1)
     return residuals.scatter_(-1, part.y.unsqueeze(-1), -1.0, reduce="add")
 
 
@@ -220,8 +221,7 @@ def _scores(weights: Tensor, x: Sequence[Tensor]) -> Tensor:
         padded = pad_sequence(list(x), batch_first=True) @ weights.mT
         return torch.cat([rows[: len(part)] for rows, part in zip(padded, x, strict=True)])
     heads = weights.numpy()
-    with np.errstate(over="ignore", invalid="ignore"):
-        parts = [np.matmul(part.numpy(), head.T) for part, head in zip(x, heads, strict=True)]
+    parts = [np.matmul(part.numpy(), head.T) for part, head in zip(x, heads, strict=True)]
     return torch.from_numpy(parts[0] if len(parts) == 1 else np.concatenate(parts))
 
 
@@ -232,7 +232,7 @@ def _outer(residuals: Tensor, x: Sequence[Tensor], out: Tensor) -> Tensor:
         padded = pad_sequence(list(parts), batch_first=True)
         rows_of_sites = pad_sequence(list(x), batch_first=True).to(out.dtype)
         return torch.matmul(padded.mT.to(out.dtype), rows_of_sites, out=out)
-    rows, end = residuals.to(out.dtype).numpy(), 0
+    rows, end = residuals.numpy() if out.dtype == torch.float32 else residuals.double().numpy(), 0
     for part, total in zip(x, out.numpy(), strict=True):
         begin, end = end, end + len(part)
         np.matmul(rows[begin:end].T, part.numpy(), out=total)
