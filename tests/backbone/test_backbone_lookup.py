@@ -128,7 +128,11 @@ def test_a_damaged_index_is_only_forgotten(lite0: BackboneCard, damage: bytes) -
 
 
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite", "hf-hub:a/b", "local-dir:/x", "../x", ""])
-def test_an_unknown_name_lists_near_ones(name: str) -> None:
+def test_an_unknown_name_lists_near_ones(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")  # where '../x' is no folder
     with pytest.raises(BackboneError, match=r"is not an architecture of timm.*Known: "):
         resolve(name)
 
