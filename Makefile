@@ -5,7 +5,7 @@ RECIPE ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help simulate test check format benchmark accuracy clean
+.PHONY: help simulate test check format proto benchmark accuracy clean
 
 help:  ## Show this list
 	@grep -E '^[a-z]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -39,6 +39,10 @@ check: .venv/developed  ## Format, lint, types, layers, file sizes, doctests
 format: .venv/developed  ## Format the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+proto: .venv/developed  ## Write the agent's messages anew from agent.proto
+	@$(BIN)/python -m grpc_tools.protoc -I fedtl/agent --python_out=fedtl/agent --pyi_out=fedtl/agent \
+	  fedtl/agent/agent.proto
 
 benchmark: .venv/developed  ## Measure speed and memory side by side with the peers
 	@$(BIN)/python simulations/benchmarks/run.py $(ARGS)

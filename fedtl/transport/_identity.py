@@ -7,10 +7,20 @@ empty unless the Grid writes them, without which a reply cannot be matched to it
 from __future__ import annotations
 
 from flwr.app import Message, RecordDict
+from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
+from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-__all__ = ["Run", "empty_run", "ensure_identity", "set_message_id", "with_content"]
+__all__ = [
+    "Run",
+    "empty_run",
+    "ensure_identity",
+    "records_from_bytes",
+    "records_to_bytes",
+    "set_message_id",
+    "with_content",
+]
 
 RUN_ID = 1
 SERVER_NODE_ID = 1
@@ -39,3 +49,17 @@ def set_message_id(message: Message, message_id: str) -> None:
 def with_content(message: Message, content: RecordDict) -> Message:
     """Return a message of the same metadata with other content."""
     return Message(content, metadata=message.metadata)  # type: ignore[call-overload, no-any-return]
+
+
+def records_to_bytes(content: RecordDict) -> bytes:
+    """Return a message's records as Flower's protobuf message."""
+    body: bytes = recorddict_to_proto(content).SerializeToString(deterministic=True)
+    return body
+
+
+def records_from_bytes(body: bytes) -> RecordDict:
+    """Read :func:`records_to_bytes`; bytes that are none raise ``ValueError``."""
+    try:
+        return recorddict_from_proto(ProtoRecordDict.FromString(body))
+    except Exception as error:  # protobuf's own errors, and Flower's checks of types
+        raise ValueError("no records") from error

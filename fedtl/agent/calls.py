@@ -1,0 +1,23 @@
+"""Which messages each call of the agent accepts, and how large they may be."""
+
+from __future__ import annotations
+
+from fedtl.wire.messages import DESCRIBE, EVALUATE, LABELS, MECHANISMS, TRAIN
+from fedtl.wire.sealed import CONFIRM, KEYS, REVEAL, SHARES
+
+SERVICE = "fedtl.agent.SiteAgent"
+CALLS: dict[str, tuple[str, ...]] = {
+    "Describe": (DESCRIBE,),
+    "Train": (TRAIN,),
+    "Sums": tuple(kind for kind in MECHANISMS if kind.startswith(f"{TRAIN}.")),
+    "Evaluate": (EVALUATE,),
+    "Aggregate": (KEYS, SHARES, CONFIRM, REVEAL),
+}
+"""Call to the types of message it accepts."""
+CALL_OF = {kind: call for call, kinds in CALLS.items() for kind in kinds}
+MOST_BYTES = 1 << 28
+"""Of one message, 256 MiB: a Gram matrix of 8,000 features fits."""
+LONGEST_PATH = 100
+"""Characters of a unix socket's path; the system allows 107."""
+
+__all__ = ["CALLS", "CALL_OF", "LABELS", "LONGEST_PATH", "MOST_BYTES", "SERVICE"]

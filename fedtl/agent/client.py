@@ -1,0 +1,117 @@
+"""The thin ClientApp: hands each message to the site's agent and carries the answer back.
+
+It imports neither torch nor anything that reads data, because Flower starts it anew for every
+message; and as its code comes with the run, from the coordinator, nothing here is trusted by the
+agent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+from flwr.app import Context, Error, Message
+from flwr.clientapp import ClientApp
+
+from fedtl.agent.agent_pb2 import Answer, Nothing, State, Task
+from fedtl.agent.calls import CALL_OF, MOST_BYTES, SERVICE
+from fedtl.errors import TransportError
+from fedtl.transport._identity import records_from_bytes, records_to_bytes
+
+_OPTIONS = [
+    ("grpc.max_send_message_length", MOST_BYTES),
+    ("grpc.max_receive_message_length", MOST_BYTES),
+]
+UNAVAILABLE, TOO_LARGE = "agent.unavailable", "message.too-large"
+_CODES = {grpc.StatusCode.RESOURCE_EXHAUSTED: TOO_LARGE}
+
+
+class AgentClient:
+    """A way to one agent.
+
+    Parameters
+    ----------
+    socket : Path
+        The agent's unix socket.
+    """
+
+    def __init__(self, socket: Path) -> None:
+        self._socket = socket
+
+    def ask(self, message: Message, run: int, *, timeout: float | None = None) -> Message:
+        """Return the agent's answer to a message, or a failure code.
+
+        Parameters
+        ----------
+        run : int
+            Flower's run id.
+        timeout : float, optional
+            Longest wait in seconds.
+        """
+        kind = message.metadata.message_type
+        call = CALL_OF.get(kind)
+        if call is None:
+            return _failed(message, "message.invalid")
+        task = Task(run=run, kind=kind, content=records_to_bytes(message.content))
+        with grpc.insecure_channel(f"unix:{self._socket}", options=_OPTIONS) as channel:
+            asked = channel.unary_unary(
+                f"/{SERVICE}/{call}",
+                request_serializer=Task.SerializeToString,
+                response_deserializer=Answer.FromString,
+            )
+            try:
+                answer = asked(task, timeout=timeout)
+            except grpc.RpcError as error:
+                return _failed(message, _CODES.get(error.code(), UNAVAILABLE))
+        if answer.failure:
+            return _failed(message, answer.failure)
+        return Message(records_from_bytes(answer.content), reply_to=message)
+
+    def status(self, *, timeout: float = 5.0) -> State:
+        """Return what the agent is doing.
+
+        Raises
+        ------
+        TransportError
+            With code ``agent.unavailable``.
+        """
+        with grpc.insecure_channel(f"unix:{self._socket}") as channel:
+            asked = channel.unary_unary(
+                f"/{SERVICE}/Status",
+                request_serializer=Nothing.SerializeToString,
+                response_deserializer=State.FromString,
+            )
+            try:
+                state: State = asked(Nothing(), timeout=timeout)
+            except grpc.RpcError as error:
+                raise TransportError(
+                    f"No site agent answers at '{self._socket}'.",
+                    next_step="Start it, and check who may write to the socket.",
+                    code=UNAVAILABLE,
+                ) from error
+        return state
+
+
+def thin_client_app(socket_of: Callable[[Context], Path]) -> ClientApp:
+    """Return a ClientApp that knows nothing but where the agent is.
+
+    Parameters
+    ----------
+    socket_of : callable
+        The agent's socket, from a Flower context.
+    """
+    app = ClientApp()
+
+    def answer(message: Message, context: Context) -> Message:
+        return AgentClient(socket_of(context)).ask(message, context.run_id)
+
+    register = {"train": app.train, "evaluate": app.evaluate, "query": app.query}
+    for kind in CALL_OF:
+        verb, _, action = kind.partition(".")
+        (register[verb](action) if action else register[verb]())(answer)
+    return app
+
+
+def _failed(message: Message, code: str) -> Message:
+    return Message(Error(code=1, reason=code), reply_to=message)
