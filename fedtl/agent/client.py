@@ -93,18 +93,22 @@ class AgentClient:
         return state
 
 
-def thin_client_app(socket_of: Callable[[Context], Path]) -> ClientApp:
+def thin_client_app(otherwise: Callable[[], ClientApp]) -> ClientApp:
     """Return a ClientApp that knows nothing but where the agent is.
+
+    That is the ``agent`` of Flower's node config, the path of a unix socket.
 
     Parameters
     ----------
-    socket_of : callable
-        The agent's socket, from a Flower context.
+    otherwise : callable
+        Returns the ClientApp of a node that names no agent, and may import what it needs.
     """
     app = ClientApp()
 
     def answer(message: Message, context: Context) -> Message:
-        return AgentClient(socket_of(context)).ask(message, context.run_id)
+        if socket := context.node_config.get("agent"):
+            return AgentClient(Path(str(socket))).ask(message, context.run_id)
+        return otherwise()(message, context)
 
     register = {"train": app.train, "evaluate": app.evaluate, "query": app.query}
     for kind in CALL_OF:

@@ -71,12 +71,13 @@ def site() -> Site:
 @pytest.mark.parametrize("kind", [TRAIN, STATISTICS, MEAN, COVARIANCE, LABELS, EVALUATE, DESCRIBE])
 def test_the_thin_app_gives_the_answers_of_the_site(kind: str, socket: Path, site: Site) -> None:
     """Byte for byte those of the ClientApp of a simulation."""
-    context = Context(run_id=7, node_id=1, node_config={}, state=RecordDict(), run_config={})
+    config = {"agent": str(socket)}
+    context = Context(run_id=7, node_id=1, node_config=config, state=RecordDict(), run_config={})  # type: ignore[arg-type]
     expected = make_client_app(lambda _: Toys().site("site-b"))(
         Message(content(), 1, kind), context
     )
     with serving(site, socket):
-        thin = thin_client_app(lambda _: socket)
+        thin = thin_client_app(otherwise=lambda: pytest.fail("a named agent was not asked"))
         got = thin(Message(content(), 1, kind), context)
     assert expected.has_content()
     assert records_to_bytes(got.content) == records_to_bytes(expected.content)

@@ -1,7 +1,7 @@
 """Secure aggregation on Flower's deployment runtime: real SuperLink, real SuperNodes, on loopback.
 
-Every message is answered by a fresh process there, so all that a site remembers between the stages
-goes through Flower's own state.
+Every message is answered by a fresh process there. Two of the sites have an agent each, a process
+of its own that holds data and secrets; the third one's memory goes through Flower's own state.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from fedtl.launch.simulate import simulate
 from fedtl.recipe import load_recipe
 
 ROOT = Path(__file__).parents[2]
-BIN = Path(sys.executable).parent
-SITES = 3
+HERE, BIN = Path(__file__).parent, Path(sys.executable).parent
+SITES, AGENTS = 3, 2
 RECIPE = """
 name = "linked"
 
@@ -104,27 +104,39 @@ def linked(tmp_path: Path) -> Iterator[tuple[Path, dict[str, str]]]:
         until = time.monotonic() + 60
         while not answers(link) and time.monotonic() < until:
             time.sleep(0.2)
+        (tmp_path / "linked.toml").write_text(RECIPE)
+        for at in range(AGENTS):
+            start(sys.executable, str(HERE / "serve_site.py"), str(tmp_path), str(at))
+        until = time.monotonic() + 60
+        sockets = [tmp_path / f"{at}.sock" for at in range(AGENTS)]
+        while not all(s.exists() for s in sockets) and time.monotonic() < until:
+            time.sleep(0.2)
         for at, port in enumerate(ports):
             config = f"partition-id={at} num-partitions={SITES}"
+            if at < AGENTS:
+                config = f'agent="{sockets[at]}"'
             where = ("--superlink", f"127.0.0.1:{link}", "--port", str(port))
             start("flower-supernode", "--insecure", *where, "--node-config", config)
         yield app, environment
     finally:
-        for process in reversed(started):
-            os.killpg(process.pid, signal.SIGTERM)
-        for process in started:
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+        stop(started)
+
+
+def stop(started: list[subprocess.Popen[bytes]]) -> None:
+    for process in reversed(started):
+        os.killpg(process.pid, signal.SIGTERM)
+    for process in started:
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def test_the_head_is_that_of_a_simulation(
     linked: tuple[Path, dict[str, str]], tmp_path: Path
 ) -> None:
     app, environment = linked
-    (tmp_path / "linked.toml").write_text(RECIPE)
     asked = f"recipe='{tmp_path / 'linked.toml'}' out='{tmp_path / 'runs'}'"
     done = subprocess.run(
         ["flwr", "run", ".", "here", "--run-config", asked, "--stream"],
@@ -141,3 +153,5 @@ def test_the_head_is_that_of_a_simulation(
     got, expected = load_file(heads[0])["weight"], simulated.head["weight"]
     np.testing.assert_allclose(got, expected, atol=1e-6)  # type: ignore[arg-type]
     assert np.abs(got).max() > 0.01
+    asked = [(tmp_path / f"{at}.answered").read_text() for at in range(AGENTS)]
+    assert asked == ["6 answered, 0 refused"] * AGENTS  # description and five stages
