@@ -17,8 +17,8 @@ from fedtl.wire.arrays import unpack
 from fedtl.wire.messages import RELEASES, TRAIN, WEIGHT, read_evaluation, records
 
 MISSING, SHAPE, NOT_FINITE = "reply.missing", "update.shape", "update.not-finite"
-INVALID = "message.invalid"
-LOST = frozenset({MISSING, SHAPE, NOT_FINITE, INVALID})
+INVALID, LENGTH = "message.invalid", "secagg.length"
+LOST = frozenset({MISSING, SHAPE, NOT_FINITE, INVALID, LENGTH})
 """Failures of replies, not of sites: what they carried has left the site."""
 
 _CODE = re.compile(r"[a-z][a-z0-9.-]{0,60}")
