@@ -51,6 +51,12 @@ class RecipeError(FedtlError):
     default_code = "recipe.invalid"
 
 
+class ConfigError(FedtlError):
+    """A file or folder of a site's own settings that cannot be used."""
+
+    default_code = "config.invalid"
+
+
 class DataError(FedtlError):
     """A data set that cannot be read or split as asked."""
 

@@ -36,7 +36,7 @@ def home() -> Path:
     return base.expanduser() / "fedtl"
 
 
-def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+def write_atomic(path: Path, write: Callable[[IO[bytes]], object], *, mode: int = 0o644) -> None:
     """Write a file under a temporary name, flush it to disk, and rename it into place.
 
     A reader sees the old file or the new one, never half of one; of two writers the last one wins.
@@ -47,6 +47,8 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         The file to create or replace; missing parent folders are created.
     write : Callable
         Called with the open binary file.
+    mode : int
+        The file's permissions.
 
     Raises
     ------
@@ -62,7 +64,7 @@ def write_atomic(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
+        temporary.chmod(mode)
         temporary.replace(path)
     except OSError as error:
         raise unwritable(path, error) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,3 +93,21 @@ class Description:
     backbone: str
     width: int
     version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes
+    ----------
+    state : {"ok", "note", "broken"}
+        A note does not stop anything from working.
+    cure : str
+        What to do about it; empty where there is nothing to do.
+    """
+
+    name: str
+    state: Literal["ok", "note", "broken"]
+    what: str
+    cure: str = ""

@@ -22,6 +22,7 @@ def resolve(
     *,
     taps: str | Sequence[str] = "auto",
     image_size: int | None = None,
+    offline: bool = False,
 ) -> BackboneCard:
     """Bring a backbone into the store and return its card.
 
@@ -39,6 +40,8 @@ def resolve(
         separated by commas.
     image_size : int, optional
         Side of the pictures in pixels; the one the weights were trained for by default.
+    offline : bool
+        Never ask the hub; what it left in its cache on this machine is used all the same.
 
     Raises
     ------
@@ -55,7 +58,7 @@ def resolve(
     request = store.Request(name, str(place or ""), normalise(taps), image_size or 0)
     if known := store.recall(request):
         return known
-    return _resolve_anew(request, place)
+    return _resolve_anew(request, place, offline=offline)
 
 
 def _named_in(folder: Path) -> str:
@@ -69,14 +72,14 @@ def _named_in(folder: Path) -> str:
     )
 
 
-def _resolve_anew(request: store.Request, place: Path | None) -> BackboneCard:
+def _resolve_anew(request: store.Request, place: Path | None, *, offline: bool) -> BackboneCard:
     from safetensors.torch import save
 
     from fedtl.backbone import architectures
     from fedtl.backbone.weights import from_name, from_path
 
     architectures.check_known(request.name)
-    found = from_path(request.name, place) if place else from_name(request.name)
+    found = from_path(request.name, place) if place else from_name(request.name, offline=offline)
     sha256 = store.put(save(found.tensors))
     card = _describe(request, found, sha256)
     store.write_card(card)

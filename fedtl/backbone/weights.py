@@ -70,8 +70,10 @@ class Weights:
     config: dict[str, Any] = field(default_factory=dict)
 
 
-def from_name(architecture: str) -> Weights:
+def from_name(architecture: str, *, offline: bool = False) -> Weights:
     """Find the weights of a plain timm name: store, then package, then hub.
+
+    Offline, the hub's cache on this machine stands for the hub.
 
     Raises
     ------
@@ -85,7 +87,7 @@ def from_name(architecture: str) -> Weights:
     package = weight_packages().get(architecture)
     if package and (path := package_file(package)):
         return _from_package(architecture, package, path)
-    return _from_hub(architecture, package)
+    return _from_hub(architecture, package, offline=offline)
 
 
 def from_path(architecture: str, path: Path) -> Weights:
@@ -178,7 +180,7 @@ def _from_package(architecture: str, package: WeightPackage, path: Path) -> Weig
     return Weights(tensors, f"package {package.package}", package.licence, origin=path)
 
 
-def _from_hub(architecture: str, package: WeightPackage | None) -> Weights:
+def _from_hub(architecture: str, package: WeightPackage | None, *, offline: bool) -> Weights:
     import huggingface_hub as hub
 
     config = architectures.timm().get_pretrained_cfg(architecture)
@@ -189,6 +191,8 @@ def _from_hub(architecture: str, package: WeightPackage | None) -> Weights:
     kept = hub.try_to_load_from_cache(repository, "model.safetensors")
     if isinstance(kept, str):
         options["pretrained_cfg_overlay"] = {"file": kept}
+    elif offline:
+        raise _nowhere(architecture, package, "not asked: nothing may leave this machine")
     # the hub's own retries take most of a minute where there is no network
     elif trouble := _unreachable(hub.constants.ENDPOINT):
         raise _nowhere(architecture, package, trouble)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fedtl.cli.screen import out, print_json
+from fedtl.cli.screen import print_findings, print_json
 
 
 def doctor(
@@ -20,13 +20,6 @@ def doctor(
     if as_json:
         print_json([asdict(finding) for finding in findings])
     else:
-        styles = {"broken": "red", "note": "yellow"}
-        console = out()
-        for finding in findings:
-            line = f"{finding.state:<7}{finding.name:<20}{finding.what}"
-            style = styles.get(finding.state)
-            console.print(line, style=style, markup=False, soft_wrap=True)
-            if finding.cure:
-                console.print(f"{'':<27}-> {finding.cure}", markup=False, soft_wrap=True)
+        print_findings(findings)
     if any(finding.state == "broken" for finding in findings):
         raise typer.Exit(1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +9,7 @@ from fedtl.cli.ahead import check_names
 from fedtl.cli.screen import print_json
 
 if TYPE_CHECKING:
-    from fedtl.backbone import BackboneCard
-    from fedtl.data import Manifest, SiteRows
+    from fedtl.data import SiteRows
     from fedtl.recipe import Recipe
 
 PROCESS_BYTES = 600_000_000
@@ -20,7 +18,6 @@ FLOPS_PER_SECOND = 1e10
 """Of head training on two cores; a rough figure."""
 SECONDS_PER_MESSAGE = 1e-3
 """Of one message to a site and back in this process; a rough figure."""
-_SAMPLE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +81,7 @@ def estimate(recipe: Recipe) -> Cost:
         The run could not begin either.
     """
     from fedtl.backbone import resolve
+    from fedtl.features.estimate import seconds_needed, still_missing
     from fedtl.launch.federation import open_and_cut
     from fedtl.launch.plans import mean_units, plan_of
 
@@ -94,7 +92,7 @@ def estimate(recipe: Recipe) -> Cost:
         body.name, body.weights or None, taps=body.taps, image_size=body.image_size or None
     )
     plan = plan_of(recipe, mean_size=mean_units(recipe, manifest, rows), sites=len(rows))
-    missing, cached = _count(manifest, card, recipe)
+    missing, cached = still_missing(manifest, card, precision=body.precision)
     n, width = len(manifest.labels), card.width + 1
     down, up, once = _traffic(recipe, width, len(manifest.classes))
     return Cost(
@@ -102,7 +100,9 @@ def estimate(recipe: Recipe) -> Cost:
         examples=n,
         images_cached=cached,
         images_to_extract=len(missing),
-        seconds_features=_extraction_seconds(manifest, card, missing, recipe),
+        seconds_features=seconds_needed(
+            manifest, card, missing, engine=body.engine, precision=body.precision
+        ),
         seconds_rounds=_round_seconds(recipe, rows, width * len(manifest.classes)),
         bytes_memory=PROCESS_BYTES + 4 * n * width,
         bytes_disk=4 * len(missing) * card.width + 4 * n * width,
@@ -113,40 +113,6 @@ def estimate(recipe: Recipe) -> Cost:
         bytes_up=up,
         bytes_up_once=once,
     )
-
-
-def _count(manifest: Manifest, card: BackboneCard, recipe: Recipe) -> tuple[list[int], int]:
-    """Return the first row of every image that is not cached, and how many are."""
-    from fedtl.features import FeatureCache
-
-    precision = recipe.backbone.precision
-    key = card.digest() + ("" if precision == "fp32" else f"-{precision}")
-    first = {digest.tobytes(): row for row, digest in reversed([*enumerate(manifest.digests)])}
-    rows = sorted(first.values())
-    found = FeatureCache(key, card.width).find(manifest.digests[rows])
-    missing = [row for row, at in zip(rows, found.tolist(), strict=True) if at < 0]
-    return missing, len(rows) - len(missing)
-
-
-def _extraction_seconds(
-    manifest: Manifest, card: BackboneCard, missing: list[int], recipe: Recipe
-) -> float:
-    """Measure a batch and scale it up: decoding and the backbone go on side by side."""
-    from fedtl.backbone import open_engine
-
-    if not missing:
-        return 0.0
-    sample = missing[:_SAMPLE]
-    clock = [time.perf_counter()]
-    pictures = card.transform.apply_batch([manifest.source.read(row) for row in sample])
-    clock.append(time.perf_counter())
-    with open_engine(card, recipe.backbone.engine, precision=recipe.backbone.precision) as engine:
-        engine(pictures)  # the first call plans its memory
-        clock.append(time.perf_counter())
-        engine(pictures)
-        clock.append(time.perf_counter())
-    reading, computing = clock[1] - clock[0], clock[3] - clock[2]
-    return max(reading, computing) / len(sample) * len(missing)
 
 
 def _round_seconds(recipe: Recipe, rows: tuple[SiteRows, ...], weights: int) -> float:

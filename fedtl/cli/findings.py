@@ -11,36 +11,17 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from fedtl import __version__
 from fedtl.errors import FedtlError
 from fedtl.home import home, write_atomic
+from fedtl.types import Finding
 
 PACKAGES = ("flwr", "torch", "timm", "onnxruntime", "opacus", "numpy", "pydantic", "matplotlib")
 LITTLE_DISK = 2_000_000_000
 LITTLE_MEMORY = 2_000_000_000
 _IMPORT_SECONDS = 60
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at.
-
-    Attributes
-    ----------
-    state : {"ok", "note", "broken"}
-        A note does not stop anything from working.
-    cure : str
-        What to do about it; empty where there is nothing to do.
-    """
-
-    name: str
-    state: Literal["ok", "note", "broken"]
-    what: str
-    cure: str = ""
 
 
 def examine() -> list[Finding]:

@@ -7,12 +7,14 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from fedtl.types import Finding
 
 
 def out() -> Console:
@@ -32,6 +34,18 @@ def err() -> Console:
 def print_json(value: Any) -> None:
     """Print a value as JSON, and nothing else, on stdout."""
     print(json.dumps(value, indent=1))
+
+
+def print_findings(findings: Iterable[Finding]) -> None:
+    """Print findings, one line each, and the cure of each below it."""
+    styles = {"broken": "red", "note": "yellow"}
+    console = out()
+    for finding in findings:
+        line = f"{finding.state:<7}{clean_line(finding.name):<20}{clean_line(finding.what)}"
+        console.print(line, style=styles.get(finding.state), markup=False, soft_wrap=True)
+        if finding.cure:
+            cure = clean_line(finding.cure)
+            console.print(f"{'':<27}-> {cure}", markup=False, soft_wrap=True)
 
 
 def clean_line(text: str) -> str:

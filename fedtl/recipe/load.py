@@ -6,14 +6,14 @@ against the recipe's own folder.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from fedtl.errors import RecipeError, nearest
+from fedtl.errors import RecipeError
+from fedtl.recipe.explain import TomlKind, resolve_path
 from fedtl.recipe.tables import Recipe
 
 DEFAULT: dict[str, Any] = {
@@ -21,6 +21,13 @@ DEFAULT: dict[str, Any] = {
     "backbone": {"image_size": 64},
 }
 """The embedded default: scikit-learn's digit scans at five sites."""
+
+RECIPE = TomlKind(
+    "recipe",
+    Recipe,
+    absent="Check the path; `fedtl recipe show > my.toml` writes one to start from.",
+    look_up="`fedtl recipe show` lists keys, defaults and meanings.",
+)
 
 
 def load_recipe(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Recipe:
@@ -41,37 +48,16 @@ def load_recipe(path: Path | None = None, overrides: Mapping[str, Any] | None = 
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
-        raise _explain(error, str(path or "the default recipe")) from error
+        raise RECIPE.explain(error, str(path or "the default recipe")) from error
     _check_together(recipe)
     return recipe
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise RecipeError(
-            f"There is no recipe '{path}'.",
-            next_step="Check the path; `fedtl recipe show > my.toml` writes one to start from.",
-        ) from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RecipeError(
-            f"Recipe '{path}' is not readable TOML: {error}.", next_step="Mend the file."
-        ) from error
+    values = RECIPE.read(path)
     for dotted in ("data.source", "backbone.weights", "strategy.name"):
-        _resolve_path(values, dotted, path.parent)
+        resolve_path(values, dotted, path.parent)
     return values
-
-
-def _resolve_path(values: dict[str, Any], dotted: str, folder: Path) -> None:
-    table, key = dotted.split(".")
-    inner = values.get(table)
-    if isinstance(inner, dict) and isinstance(inner.get(key), str) and inner[key]:
-        value = inner[key]
-        file = value.rpartition(":")[0] if ".py:" in value else value
-        here = "/" in file or file.endswith((".csv", ".npz", ".safetensors", ".py"))
-        if (here or (folder / file).is_dir()) and not Path(file).expanduser().is_absolute():
-            inner[key] = str((folder / file).resolve()) + value[len(file) :]
 
 
 def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
@@ -145,37 +131,3 @@ def _check_distributed(recipe: Recipe) -> None:
                 "out over one securely aggregated sum of full-batch gradients.",
                 next_step=f"Set {cure}, or privacy.model = 'site'.",
             )
-
-
-def _explain(error: ValidationError, place: str) -> RecipeError:
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    more = f" ({error.error_count() - 1} more problems follow.)" if error.error_count() > 1 else ""
-    if first["type"] == "extra_forbidden":
-        return RecipeError(
-            f"'{where}' in {place} is unknown.{more}",
-            next_step=nearest(str(first["loc"][-1]), _known_keys(first["loc"][:-1])),
-        )
-    if first["type"] == "literal_error":
-        expected = str(first.get("ctx", {}).get("expected", ""))
-        known = [part.strip(" '") for part in expected.replace(" or ", ",").split(",")]
-        return RecipeError(
-            f"{where} = {first['input']!r} in {place} is unknown.{more}",
-            next_step=nearest(str(first["input"]), known),
-        )
-    return RecipeError(
-        f"{where} = {first['input']!r} in {place}: {first['msg'].lower()}.{more}",
-        next_step="Correct the value; `fedtl recipe show` lists keys, defaults and meanings.",
-    )
-
-
-def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    model: type[BaseModel] = Recipe
-    for part in location:
-        field = model.model_fields.get(str(part))
-        if field is None or not isinstance(field.annotation, type):
-            return []
-        if not issubclass(field.annotation, BaseModel):
-            return []
-        model = field.annotation
-    return list(model.model_fields)

@@ -99,8 +99,9 @@ def _admit(
     check_head(request.arrays, width=site.width, classes=len(site.classes))
     check_sampling(task, release)
     check_seal(site, request, release, seal)
-    if account is not None:
-        _ = site.examples  # unreadable data are found before anything is paid
+    if account is not None or site.rules.least_examples:
+        # unreadable or too few data are found before anything is paid
+        site.rules.check_size(site.name, len(site.examples[0]))
     releases = paid(account, release, spent, task.steps)
     if release is None and not len(site.examples[0]):
         raise FedtlError(f"{site.name} has no training examples.", code="data.empty")

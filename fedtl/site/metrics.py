@@ -37,6 +37,7 @@ def site_evaluation(site: Site, request: Request, spent: int = 0, run: str = "")
     """
     release, classes = release_of(request, EVALUATE), len(site.classes)
     check_head(request.arrays, width=site.width, classes=classes)
+    site.check_origin()
     if release is None:
         site.rules.check_clear(site.name)
         held_out = site.whitened(request.arrays)[1]
@@ -85,6 +86,7 @@ def site_labels(site: Site, request: Request, spent: int = 0, run: str = "") -> 
     if account is not None and release is not None and (given := account.answered()) is not None:
         return given
     train = site.examples[0]
+    site.rules.check_size(site.name, len(train))
     if release is not None:
         _check_units(train, release.unit)
     releases = paid(account, release, spent, 1)

@@ -25,6 +25,14 @@ class SitePolicy:
         Whether held-out results and counts of labels may leave without noise.
     suppress_below : int
         Held-out units below which nothing is told in clear.
+    least_examples : int
+        Training examples below which the site takes no part; 0: any number.
+    least_sites : int
+        Sites that a sum must keep to its end for this site's update to be hidden in it; 0: what
+        the session says.
+    coordinators, recipes : tuple of str
+        SHA-256 digests (hex): who may ask, and for which runs. Empty: anybody, and any. A site that
+        is not told who asks refuses where its policy names some.
     """
 
     budget: Budget | None = None
@@ -32,13 +40,18 @@ class SitePolicy:
     only_sealed: bool = False
     clear_metrics: bool = False
     suppress_below: int = 5
+    least_examples: int = 0
+    least_sites: int = 0
+    coordinators: tuple[str, ...] = ()
+    recipes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.suppress_below < 0:
-            raise PrivacyError(
-                f"suppress_below = {self.suppress_below} of a policy is below 0.",
-                next_step="Give the least number of held-out units, or 0.",
-            )
+        for name in ("suppress_below", "least_examples", "least_sites"):
+            if (value := getattr(self, name)) < 0:
+                raise PrivacyError(
+                    f"{name} = {value} of a policy is below 0.",
+                    next_step="Give the least number, or 0.",
+                )
         if self.unprotected and self.only_sealed:
             raise PrivacyError(
                 "A policy allows unprotected updates and wants all updates sealed.",
@@ -77,6 +90,63 @@ class SitePolicy:
                 "unprotected updates in the site's policy.",
                 code="policy.unprotected",
             )
+
+    def check_sum(self, site: str, sites: int) -> None:
+        """Refuse to be hidden in a sum that may end with fewer sites than the policy wants.
+
+        Raises
+        ------
+        PrivacyError
+            With code ``policy.sites``.
+        """
+        if sites < self.least_sites:
+            raise PrivacyError(
+                f"{site} was asked to hide in a sum of {sites} sites, and its policy wants "
+                f"{self.least_sites}.",
+                next_step="Invite more sites, raise transport.secure_threshold, or lower the "
+                "number in the site's policy.",
+                code="policy.sites",
+            )
+
+    def check_size(self, site: str, examples: int) -> None:
+        """Refuse to train on fewer examples than the policy wants.
+
+        Raises
+        ------
+        PrivacyError
+            With code ``policy.examples``.
+        """
+        if examples < self.least_examples:
+            raise PrivacyError(
+                f"{site} has fewer training examples than its policy wants.",
+                next_step="Add examples, or lower the number in the site's policy.",
+                code="policy.examples",
+            )
+
+    def check_origin(self, site: str, *, coordinator: str, recipe: str) -> None:
+        """Refuse a request from a coordinator, or of a recipe, that the policy does not name.
+
+        Parameters
+        ----------
+        coordinator, recipe : str
+            Digests; empty where they are not known.
+
+        Raises
+        ------
+        PrivacyError
+            With code ``policy.coordinator`` or ``policy.recipe``.
+        """
+        for noun, known, found in (
+            ("coordinator", self.coordinators, coordinator),
+            ("recipe", self.recipes, recipe),
+        ):
+            if known and found not in known:
+                raise PrivacyError(
+                    f"{site} was asked by a {noun} ({found[:12] or 'not known'}) that its policy "
+                    "does not name.",
+                    next_step=f"Add its fingerprint to the {noun}s of the site's policy.",
+                    code=f"policy.{noun}",
+                )
 
     def check_clear(self, site: str) -> None:
         """Refuse numbers about examples that carry no noise.

@@ -69,6 +69,8 @@ class Site:
         Public identities of the other sites; None believes a name when it is first met in a run.
     held_out_dataset : DataSet or None
         The held-out records, which pay for noised metrics; they have the whole budget as well.
+    coordinator, recipe : str
+        Digests of who asks and of what for, as this site knows them; empty where it does not.
     """
 
     name: str
@@ -85,6 +87,8 @@ class Site:
     identity: Identity | None = field(default=None, repr=False)
     trusted: Mapping[str, bytes] | None = None
     held_out_dataset: DataSet | None = field(default=None, repr=False)
+    coordinator: str = ""
+    recipe: str = ""
     _whitened: tuple[tuple[bytes, bytes], tuple[Examples, Examples]] | None = field(
         default=None, repr=False, init=False
     )
@@ -108,6 +112,10 @@ class Site:
     def rules(self) -> SitePolicy:
         """The site's policy, or what holds without one."""
         return self.policy or (SIMULATED if self.simulated else STRICT)
+
+    def check_origin(self) -> None:
+        """Refuse whoever the policy does not name."""
+        self.rules.check_origin(self.name, coordinator=self.coordinator, recipe=self.recipe)
 
     def describe(self) -> Description:
         """Return the site's public description."""
@@ -154,6 +162,7 @@ class Site:
         if account is not None and (given := account.answered()) is not None:
             return given
         check_seal(self, request, release, seal)
+        self.rules.check_size(self.name, len(train))
         releases = paid(account, release, spent, 1)
         streams = self.streams(request)
         update = Update(
@@ -189,6 +198,7 @@ class Site:
             The same update sealed in two sessions could be told from two sums, so in another
             session it is another release.
         """
+        self.check_origin()
         if self.ledger is None or request.plan is None:
             return None
         held_out = MECHANISMS[kind] in ABOUT_HELD_OUT
@@ -241,7 +251,7 @@ def check_seal(site: Site, request: Request, release: Release | None, seal: Seal
     Raises
     ------
     PrivacyError
-        With a code ``secagg.*`` or ``policy.unprotected``, before anything is paid.
+        With a code ``secagg.*`` or ``policy.*``, before anything is paid.
     """
     site.rules.check_update(
         site.name,
@@ -250,6 +260,7 @@ def check_seal(site: Site, request: Request, release: Release | None, seal: Seal
         sealed=seal is not None,
     )
     if seal is not None:
+        site.rules.check_sum(site.name, seal.secrets.session.least())
         seal.check(request, release)
 
 

@@ -11,7 +11,9 @@ from toys import WIDTH, Toys, toy_plan
 from fedtl.errors import PrivacyError, SiteFailure
 from fedtl.privacy.plan import PrivacyPlan
 from fedtl.site.cohort import train_cohort
+from fedtl.site.metrics import site_evaluation
 from fedtl.site.policy import SIMULATED, STRICT, SitePolicy
+from fedtl.site.site import Site
 from fedtl.train.heads import initial_head
 from fedtl.train.task import TrainTask
 from fedtl.types import Update
@@ -59,6 +61,8 @@ def test_a_simulated_site_allows_what_the_simulator_may_know_anyway() -> None:
     ("changes", "said"),
     [
         ({"suppress_below": -1}, "suppress_below = -1"),
+        ({"least_examples": -1}, "least_examples = -1"),
+        ({"least_sites": -1}, "least_sites = -1"),
         ({"unprotected": True, "only_sealed": True}, "unprotected"),
     ],
 )
@@ -66,3 +70,49 @@ def test_a_policy_that_contradicts_itself_is_refused(changes: dict[str, Any], sa
     with pytest.raises(PrivacyError, match=said) as error:
         SitePolicy(**changes)
     assert error.value.next_step
+
+
+def test_a_site_with_too_few_examples_takes_no_part_and_pays_nothing() -> None:
+    for kind in ("train", "sums"):
+        site = Toys(simulated=False).site("site-a")
+        n = len(site.examples[0])
+        site.policy = SitePolicy(unprotected=True, least_examples=n)
+        assert answered(site, kind) == "answered"
+        site.policy = replace(site.policy, least_examples=n + 1)
+        assert answered(site, kind) == "policy.examples"
+
+
+@pytest.mark.parametrize("named", ["coordinator", "recipe"])
+def test_whoever_is_not_named_is_refused_and_so_is_who_is_not_known(named: str) -> None:
+    for kind in ("train", "sums", "evaluate"):
+        site = Toys(simulated=False).site("site-a")
+        site.policy = SitePolicy(unprotected=True, clear_metrics=True, **{f"{named}s": ("aa",)})
+        assert answered(site, kind) == f"policy.{named}"
+        setattr(site, named, "ab")
+        assert answered(site, kind) == f"policy.{named}"
+        setattr(site, named, "aa")
+        assert answered(site, kind) == "answered"
+
+
+def test_a_sum_of_too_few_sites_is_none_to_hide_in() -> None:
+    policy = SitePolicy(least_sites=5)
+    policy.check_sum("site-a", 5)
+    with pytest.raises(PrivacyError) as error:
+        policy.check_sum("site-a", 4)
+    assert error.value.code == "policy.sites"
+
+
+def answered(site: Site, kind: str) -> str:
+    """Return the code with which a site refuses, or that it did not."""
+    request = asked(None)
+    if kind == "train":
+        given = train_cohort([site], request, [0])[0]
+        return given.code if isinstance(given, SiteFailure) else "answered"
+    try:
+        if kind == "sums":
+            site.sums(replace(request, arrays={}, task=None), STATISTICS, 0)
+        else:
+            site_evaluation(site, request)
+    except PrivacyError as error:
+        return error.code
+    return "answered"

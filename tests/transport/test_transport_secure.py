@@ -16,7 +16,7 @@ from fedtl.apps.client import make_client_app
 from fedtl.errors import PrivacyError, TransportError
 from fedtl.privacy.ledger import DataSet, Ledger
 from fedtl.privacy.plan import PrivacyPlan
-from fedtl.privacy.secagg import Session
+from fedtl.privacy.secagg import Session, least_sites
 from fedtl.rounds import Outcome, Settings, State, run
 from fedtl.rounds.sites import describe_sites
 from fedtl.site.policy import SitePolicy
@@ -276,6 +276,16 @@ def test_a_site_whose_policy_wants_sums_answers_nothing_else() -> None:
         play(plain, plain.names, rounds=1)
     hidden = spied(toys)
     assert not play(secure(hidden), hidden.names, rounds=1).history[0].failures
+
+
+def test_a_site_that_wants_more_sites_in_a_sum_stays_out_of_it() -> None:
+    toys = Toys()
+    least = least_sites(2 / 3, len(NAMES))
+    for more, failures in ((0, {}), (1, {"site-a": "policy.sites"})):
+        toys.site("site-a").policy = SitePolicy(clear_metrics=True, least_sites=least + more)
+        hidden = spied(toys)
+        played = play(secure(hidden), hidden.names, rounds=1)
+        assert played.history[0].failures == failures
 
 
 def shared_out(honest: int, count: int = 10) -> PrivacyPlan:

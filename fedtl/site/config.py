@@ -1,0 +1,208 @@
+"""A site's own two files: ``site.toml``, where its data are, and ``policy.toml``, what it allows.
+
+They are the boundary: pydantic reads them, and inside fedtl a policy is the frozen
+:class:`~fedtl.site.policy.SitePolicy`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from fedtl.errors import ConfigError
+from fedtl.privacy.ledger import Budget
+from fedtl.recipe import Backbone
+from fedtl.recipe.explain import TomlKind, resolve_path
+from fedtl.site.policy import STRICT, SitePolicy
+
+SITE_FILE, POLICY_FILE = "site.toml", "policy.toml"
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,60}$"
+_PATHS = (
+    *("data.source", "backbone.weights"),
+    *("server.root_certificates", "server.private_key", "server.public_key"),
+)
+_ACCELERATORS = ("cuda", "mps")
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class SiteData(_Table):
+    """Where a site's examples are; the keys of a recipe's table ``data`` that are the site's."""
+
+    source: str = Field("", description="a folder with one sub-folder per class, a .csv or a .npz")
+    test_fraction: float = Field(0.2, gt=0, lt=1, description="share held out, by hash")
+    classes: tuple[str, ...] = Field((), description="all classes of the federation, in order")
+    tolerate_unreadable: int = Field(0, ge=0, description="unreadable files accepted")
+
+
+class Server(_Table):
+    """Where the federation's server is, and how the site and it know each other."""
+
+    address: str = Field("", pattern=r"^$|^[^\s/:]+:[0-9]{1,5}$", description="host:port")
+    root_certificates: str = Field("", description="certificates that the server's is signed by")
+    private_key: str = Field("", description="by which the server knows this site")
+    public_key: str = Field("", description="its other half")
+
+
+class SiteConfig(_Table):
+    """``site.toml``: what this machine needs to know to take part."""
+
+    name: str = Field(pattern=NAME, description="public name in the federation")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="for the backbone")
+    threads: int = Field(0, ge=0, description="CPU threads; 0 is all cores")
+    data: SiteData = SiteData()
+    backbone: Backbone = Backbone()
+    server: Server = Server()
+
+    @model_validator(mode="after")
+    def _agree(self) -> SiteConfig:
+        engine, server = self.backbone.engine, self.server
+        if self.device in _ACCELERATORS and engine in ("onnx", "reference"):
+            raise ValueError(
+                f"device = '{self.device}' does not go with backbone.engine = '{engine}', which "
+                "runs on the CPU"
+            )
+        if bool(server.private_key) != bool(server.public_key):
+            raise ValueError("server.private_key and server.public_key belong together")
+        return self
+
+
+def _fingerprint(text: Any) -> Any:
+    """Accept the colons and capitals of ``openssl x509 -fingerprint -sha256``."""
+    plain = text.replace(":", "").lower() if isinstance(text, str) else ""
+    if not re.fullmatch("[0-9a-f]{64}", plain):
+        raise ValueError("a fingerprint is a SHA-256 of 64 hexadecimal digits")
+    return plain
+
+
+Fingerprint = Annotated[str, BeforeValidator(_fingerprint)]
+
+
+class BudgetTable(_Table):
+    """What any record may spend, over all runs."""
+
+    epsilon: float = Field(gt=0, description="at most so much, everything composed")
+    delta: float = Field(gt=0, lt=1, description="well below 1 / examples")
+    period_days: float | None = Field(None, gt=0, description="left out: for ever")
+
+
+class PolicyFile(_Table):
+    """``policy.toml``: what the site allows, whatever a recipe asks for."""
+
+    budget: BudgetTable | None = None
+    unprotected: bool = STRICT.unprotected
+    only_sealed: bool = STRICT.only_sealed
+    clear_metrics: bool = STRICT.clear_metrics
+    suppress_below: int = Field(STRICT.suppress_below, ge=0)
+    least_examples: int = Field(STRICT.least_examples, ge=0)
+    least_sites: int = Field(STRICT.least_sites, ge=0)
+    coordinators: tuple[Fingerprint, ...] = ()
+    recipes: tuple[Fingerprint, ...] = ()
+
+    @model_validator(mode="after")
+    def _agree(self) -> PolicyFile:
+        if self.unprotected and self.only_sealed:
+            raise ValueError("unprotected = true and only_sealed = true contradict each other")
+        if self.unprotected and self.budget is not None:
+            raise ValueError(
+                "unprotected = true makes [budget] empty: an unprotected update gives away what "
+                "the budget protects, and costs nothing of it"
+            )
+        return self
+
+    def to_policy(self) -> SitePolicy:
+        """Return the rules as the site keeps to them."""
+        budget = None if self.budget is None else Budget(**self.budget.model_dump())
+        return SitePolicy(**{**dict(self), "budget": budget})
+
+
+SITE = TomlKind(
+    "site file",
+    SiteConfig,
+    absent="`fedtl site init` writes one to start from.",
+    look_up="`fedtl site init` writes a file that lists keys, defaults and meanings.",
+    error=ConfigError,
+)
+POLICY = TomlKind(
+    "policy file",
+    PolicyFile,
+    absent="`fedtl site init` writes one to start from.",
+    look_up=SITE.look_up,
+    error=ConfigError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SiteFolder:
+    """A site's state folder, read.
+
+    Attributes
+    ----------
+    folder : Path
+        Where it is.
+    config : SiteConfig
+        From ``site.toml``, with relative paths resolved against the folder.
+    policy : SitePolicy
+        From ``policy.toml``.
+    has_policy : bool
+        False if there is no such file, so that the strict default holds.
+    """
+
+    folder: Path
+    config: SiteConfig
+    policy: SitePolicy
+    has_policy: bool
+
+
+def read_site(folder: Path) -> SiteFolder:
+    """Read a site's state folder.
+
+    Raises
+    ------
+    ConfigError
+        There is no ``site.toml``, or a file is malformed, has an unknown key, a value out of range
+        or values that contradict each other.
+    """
+    if not folder.is_dir():
+        raise ConfigError(
+            f"There is no state folder '{folder}'.",
+            next_step=f"Check the path, or make one: fedtl site init '{folder}'.",
+        )
+    config = load_config(folder / SITE_FILE)
+    file = folder / POLICY_FILE
+    has_policy = file.exists() or file.is_symlink()
+    return SiteFolder(folder, config, load_policy(file) if has_policy else STRICT, has_policy)
+
+
+def load_config(path: Path) -> SiteConfig:
+    """Read and check a ``site.toml``."""
+    values = SITE.read(path)
+    for dotted in _PATHS:
+        resolve_path(values, dotted, path.parent)
+    try:
+        return SiteConfig.model_validate(values)
+    except ValidationError as error:
+        raise _told(SITE, error, path) from error
+
+
+def load_policy(path: Path) -> SitePolicy:
+    """Read and check a ``policy.toml``; a file that is there but wrong never means a default."""
+    try:
+        return PolicyFile.model_validate(POLICY.read(path)).to_policy()
+    except ValidationError as error:
+        raise _told(POLICY, error, path) from error
+
+
+def _told(kind: TomlKind, error: ValidationError, path: Path) -> Exception:
+    """Explain an error; of values that contradict each other no single one is at fault."""
+    first = error.errors(include_url=False)[0]
+    if first["type"] == "value_error" and not first["loc"]:
+        said = first["msg"].removeprefix("Value error, ")
+        return ConfigError(f"In {path}: {said}.", next_step="Change one of the two.")
+    return kind.explain(error, str(path))
