@@ -208,13 +208,13 @@ def build(recipe: Recipe, progress: Progress = silent) -> Federation:
         card=card,
         features=features,
         rows=rows,
-        x=_read_only(prepared.x),
+        x=read_only(prepared.x),
         y=torch.from_numpy(manifest.labels[order]),
         seconds={"data": clock[1] - clock[0], "features": clock[2] - clock[1]},
     )
 
 
-def _read_only(x: np.ndarray) -> torch.Tensor:
+def read_only(x: np.ndarray) -> torch.Tensor:
     """Wrap a read-only map; nothing in fedtl writes into features."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")

@@ -209,6 +209,13 @@ class Site:
                 next_step="Give the Site the DataSet of its "
                 f"{'held-out' if held_out else 'training'} examples.",
             )
+        if request.plan.unit != dataset.unit:
+            raise PrivacyError(
+                f"The plan protects every {request.plan.unit}, and {self.name} keeps account of "
+                f"{dataset.unit}s.",
+                next_step=f"Set privacy.unit = '{dataset.unit}' in the recipe.",
+                code="policy.unit",
+            )
         content = content_of(request) if content is None else content
         seeded = self.simulated and request.seed is not None
         if seal is not None and not seeded:

@@ -204,7 +204,7 @@ def test_unreadable_data_and_heads_that_do_not_fit_cost_nothing(ledger: Ledger) 
     for ask in (site_evaluation, site_labels):
         with pytest.raises(PrivacyError) as error:
             ask(site, request(plan=by_group))
-        assert error.value.code == "plan.no-groups"
+        assert error.value.code == "policy.unit"
     broken = Toys(simulated=False, faults={"site-a": "broken"}).site("site-a")
     broken.ledger, broken.dataset, broken.held_out_dataset = ledger, records(1), records(2)
     for ask in (site_evaluation, site_labels):
