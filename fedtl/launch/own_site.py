@@ -14,6 +14,7 @@ from fedtl.backbone import resolve
 from fedtl.data import Manifest, open_data
 from fedtl.errors import ConfigError
 from fedtl.features import Features, extract, prepare
+from fedtl.home import write_atomic
 from fedtl.launch.federation import Progress, read_only, silent
 from fedtl.launch.ledgers import LEDGER
 from fedtl.privacy.ledger import DataSet, Ledger
@@ -101,10 +102,7 @@ def _identity(path: Path) -> Identity:
     """Return the site's lasting key; the first time it is made, for its owner's eyes only."""
     if not path.exists():
         new = Identity.new()
-        with os.fdopen(
-            os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE), "wb"
-        ) as f:
-            f.write(new.private)
+        write_atomic(path, lambda file: file.write(new.private), mode=PRIVATE_FILE)
         return new
     private = path.read_bytes()
     if len(private) != len(Identity.new().private):
