@@ -23,6 +23,7 @@ from fedtl.cli.recipe import app as recipe
 from fedtl.cli.report import report
 from fedtl.cli.screen import clean_line, err
 from fedtl.cli.simulate import EXAMPLES, simulate
+from fedtl.cli.site import app as site
 from fedtl.errors import FedtlError
 from fedtl.home import home, write_atomic
 
@@ -43,6 +44,7 @@ app.command(epilog=AUDIT_EXAMPLES)(audit)
 app.add_typer(recipe)
 app.add_typer(features)
 app.add_typer(ledger)
+app.add_typer(site)
 app.command()(backbones)
 app.command()(doctor)
 

@@ -16,8 +16,9 @@ from fedtl.audit.lira import attack, train_shadows
 from fedtl.audit.result import AuditResult, Inversion, Membership, SumsAudit
 from fedtl.audit.sums import sums_canaries
 from fedtl.errors import RecipeError
-from fedtl.launch.federation import Federation, Progress, build, silent
+from fedtl.launch.federation import Federation, build
 from fedtl.launch.plans import task_of
+from fedtl.launch.progress import Progress, silent
 from fedtl.privacy.accountant import epsilon_of
 from fedtl.privacy.plan import PrivacyPlan, Release
 from fedtl.recipe import Recipe

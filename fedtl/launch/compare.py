@@ -6,8 +6,9 @@ import time
 from dataclasses import dataclass, field
 
 from fedtl.apps.client import make_client_app
-from fedtl.launch.federation import Federation, Progress, Sites
+from fedtl.launch.federation import Federation, Sites
 from fedtl.launch.plans import task_of
+from fedtl.launch.progress import Progress
 from fedtl.rounds import Settings, State, run
 from fedtl.rounds.sites import describe_sites
 from fedtl.site.cohort import train_cohort

@@ -19,6 +19,7 @@ from fedtl.data import Manifest, SiteRows, open_data, partition
 from fedtl.features import Features, extract, prepare
 from fedtl.launch.ledgers import ledger_file
 from fedtl.launch.plans import mean_units, plan_of
+from fedtl.launch.progress import Progress, silent
 from fedtl.privacy.ledger import DataSet, Ledger
 from fedtl.privacy.plan import PrivacyPlan
 from fedtl.recipe import Recipe
@@ -33,13 +34,6 @@ MOST_HELD = 64
 Spent = Mapping[str, Mapping[str, int]]
 """Site to mechanism to private releases."""
 _Frozen = tuple[tuple[str, tuple[tuple[str, int], ...]], ...]
-
-Progress = Callable[[str, int, int], None]
-"""``progress(phase, done, total)``; called often, from any thread."""
-
-
-def silent(phase: str, done: int, total: int) -> None:
-    """Show no progress."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from fedtl.data.manifest import Problem
 from fedtl.errors import CacheError, RecipeError
 from fedtl.home import only_one, write_atomic
 from fedtl.launch.compare import Comparison, compare
-from fedtl.launch.federation import Federation, Progress, Sites, Spent, build, silent
+from fedtl.launch.federation import Federation, Sites, Spent, build
 from fedtl.launch.history import (
     Entry,
     Tally,
@@ -33,6 +33,7 @@ from fedtl.launch.plans import (
     settings_of,
     task_of,
 )
+from fedtl.launch.progress import Progress, silent
 from fedtl.launch.quiet import quiet_flower
 from fedtl.launch.results import module_of, result_of
 from fedtl.launch.secure import secured

@@ -1,0 +1,135 @@
+"""``fedtl site``: set up this machine as a site of a federation, and see whether it is ready."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedtl.cli.progress import progress
+from fedtl.cli.screen import (
+    clean_line,
+    err,
+    leave_now,
+    out,
+    print_findings,
+    print_json,
+    stoppable,
+    warnings_shown,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fedtl.report.site_page import Chapter
+
+app = typer.Typer(
+    name="site",
+    help="For the institution that owns data: set up a site, and check data, machine and policy.",
+    epilog="Examples:\n\nfedtl site init site/ --name north --data images/\n\n"
+    "fedtl site check site/",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The site's state folder.")]
+
+
+@app.command(epilog="Example:\n\nfedtl site init site/ --name north --data images/")
+def init(
+    folder: Folder = Path("site"),
+    name: Annotated[
+        str | None, typer.Option(help="Public name; default: asked for, or the folder's.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="A folder with one sub-folder per class, a .csv or .npz.")
+    ] = None,
+) -> None:
+    """Write a site's state folder with a commented site.toml and policy.toml.
+
+    Nothing is ever overwritten. Only this account can read the files. Without a terminal nothing is
+    asked: what is not given is left to be filled in.
+    """
+    from fedtl.site.folder import check_name, check_new, make_site, name_for
+
+    check_new(folder)
+    name = name or _asked("Public name of this site", name_for(folder))
+    check_name(name)
+    source = _absolute(_asked("Folder, .csv or .npz with the images", "") if data is None else data)
+    make_site(folder, name=name, source=source)
+    lines = [
+        f"Wrote '{folder / 'site.toml'}' and '{folder / 'policy.toml'}' for the site '{name}'.",
+        "Read them, then run: " + clean_line(f"fedtl site check '{folder}'"),
+    ]
+    if not source:
+        lines.insert(1, "Name the images of this site as data.source in site.toml.")
+    out().print("\n".join(lines), markup=False, soft_wrap=True)
+    if source and "/" in source and not Path(source).exists():
+        err().print(clean_line(f"Note: '{source}' is not there yet."), markup=False, soft_wrap=True)
+
+
+def _asked(question: str, default: str) -> str:
+    """Ask a person; where there is none, take the default."""
+    import sys
+
+    if not sys.stdin.isatty():
+        return default
+    answer: str = typer.prompt(question, default=default, err=True)
+    return answer.strip()
+
+
+def _absolute(source: str) -> str:
+    """Return a path that means the same from the state folder; a known data set stays a name."""
+    from fedtl.data.named import SOURCES
+
+    if not source or source in SOURCES:
+        return source
+    return str(Path(source).expanduser().absolute())
+
+
+@app.command(epilog="Example:\n\nfedtl site check site/ --json")
+def check(
+    folder: Folder = Path("site"),
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Examine data, images, machine, ledger and policy; the exit code is 1 if something is broken.
+
+    Opens no network connection. What is found is printed, and written as check.html into FOLDER:
+    both name files of this site and are for the site itself.
+    """
+    from fedtl.launch.site_check import PAGE, examine_site
+    from fedtl.report.site_page import number_of, write_site_page
+    from fedtl.site.config import read_site
+
+    console = err()
+    try:
+        with stoppable(), warnings_shown(console), progress(console, quiet=quiet) as reached:
+            site = read_site(folder)
+            chapters = examine_site(site, reached)
+            write_site_page(site.config.name, chapters, folder / PAGE)
+    except KeyboardInterrupt:
+        console.print("Stopped. Nothing was written.")
+        leave_now()
+    page, broken = folder / PAGE, number_of(chapters, "broken")
+    if as_json:
+        findings = [{"chapter": c.title, **asdict(f)} for c in chapters for f in c.findings]
+        facts = {"site": site.config.name, "broken": broken, "page": str(page)}
+        print_json({**facts, "findings": findings})
+    else:
+        _print(chapters, page)
+    if broken:
+        raise typer.Exit(1)
+
+
+def _print(chapters: Sequence[Chapter], page: Path) -> None:
+    from fedtl.report.site_page import verdict
+
+    console = out()
+    for chapter in chapters:
+        console.print(chapter.title, style="bold", markup=False)
+        print_findings(chapter.findings)
+    last = f"{verdict(chapters)} The page: {page}"
+    console.print(clean_line(last), style="bold", markup=False, soft_wrap=True)

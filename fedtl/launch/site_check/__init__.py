@@ -1,0 +1,105 @@
+"""``fedtl site check``: whether a site is ready, and its data are what their owner thinks.
+
+Nothing here opens a network connection, and nothing leaves the machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from fedtl.backbone import BackboneCard, resolve
+from fedtl.data import Manifest
+from fedtl.errors import FedtlError
+from fedtl.launch.progress import Progress, silent
+from fedtl.launch.site_check import machine, privacy
+from fedtl.launch.site_check.data import look_at_data, open_site_data
+from fedtl.launch.site_check.guard import broken, guarded
+from fedtl.launch.site_check.pictures import look_at_pictures
+from fedtl.report.site_page import Chapter
+from fedtl.site.config import SiteConfig, SiteFolder
+from fedtl.types import Finding
+
+PAGE = "check.html"
+
+
+def examine_site(site: SiteFolder, progress: Progress = silent) -> list[Chapter]:
+    """Look at everything; what fails is a finding, and the rest is looked at all the same.
+
+    Parameters
+    ----------
+    site : SiteFolder
+        From :func:`fedtl.site.config.read_site`.
+    progress : Progress
+        Called with phase, done and total, from any thread.
+    """
+    config = site.config
+    manifest, chapters = _data(config, progress)
+    card, failed = _backbone(config)
+    body = [failed] if failed else []
+    if manifest is not None and card is not None:
+        chapters.append(look_at_pictures(manifest, card, partial(progress, "images")))
+        body.append(Finding("backbone", "ok", f"{card.architecture}, {card.width} features"))
+    chapters.append(Chapter("Machine", tuple([*body, *_machine(site, manifest, card)])))
+    chapters.append(Chapter("Privacy", tuple(_privacy(site, manifest))))
+    chapters.append(Chapter("Federation", tuple(guarded("server", partial(_server, config)))))
+    return chapters
+
+
+def _data(config: SiteConfig, progress: Progress) -> tuple[Manifest | None, list[Chapter]]:
+    try:
+        manifest = open_site_data(config, partial(progress, "reading"))
+    except FedtlError as error:
+        return None, [Chapter("Data", (broken("data", error),))]
+    return manifest, [look_at_data(manifest, config)]
+
+
+def _backbone(config: SiteConfig) -> tuple[BackboneCard | None, Finding | None]:
+    body = config.backbone
+    try:
+        card = resolve(
+            body.name,
+            body.weights or None,
+            taps=body.taps,
+            image_size=body.image_size or None,
+            offline=True,
+        )
+    except FedtlError as error:
+        return None, broken("backbone", error)
+    return card, None
+
+
+def _machine(
+    site: SiteFolder, manifest: Manifest | None, card: BackboneCard | None
+) -> Iterator[Finding]:
+    yield from guarded("device", partial(machine.look_at_device, site.config))
+    if manifest is not None and card is not None:
+        yield from guarded(
+            "features", partial(machine.look_at_features, manifest, card, site.config)
+        )
+    yield from guarded("clock", partial(machine.look_at_clock, site.folder))
+
+
+def _privacy(site: SiteFolder, manifest: Manifest | None) -> Iterator[Finding]:
+    yield from privacy.policy_in_words(site.policy, there=site.has_policy)
+    if manifest is not None:
+        yield from privacy.policy_against_data(site.policy, manifest)
+    yield from guarded("ledger", partial(privacy.look_at_ledger, site, manifest))
+    yield from guarded("permissions", partial(privacy.look_at_permissions, site.folder))
+
+
+def _server(config: SiteConfig) -> Iterator[Finding]:
+    server = config.server
+    if server.address:
+        yield Finding("server", "ok", f"{server.address} (not contacted)")
+    else:
+        what = "none is named; it is not needed to check the data"
+        yield Finding("server", "ok", what, "Set server.address when the coordinator names one.")
+    for key in ("root_certificates", "private_key", "public_key"):
+        path = getattr(server, key)
+        if path and not Path(path).expanduser().is_file():
+            what = f"server.{key} = '{path}' is no file"
+            yield Finding(key, "broken", what, "Copy the file there, or correct the path.")
+        elif path:
+            yield Finding(key, "ok", "there")
