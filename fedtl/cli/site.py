@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedtl.cli.agent import agent, status
 from fedtl.cli.progress import progress
 from fedtl.cli.screen import (
     clean_line,
@@ -33,6 +34,9 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
+
+app.command(epilog="Example:\n\nfedtl site agent site/ --mode 660")(agent)
+app.command(epilog="Example:\n\nfedtl site status site/ --json")(status)
 
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The site's state folder.")]
 

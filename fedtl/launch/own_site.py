@@ -15,8 +15,9 @@ from fedtl.data import Manifest, open_data
 from fedtl.errors import ConfigError
 from fedtl.features import Features, extract, prepare
 from fedtl.home import write_atomic
-from fedtl.launch.federation import Progress, read_only, silent
+from fedtl.launch.federation import read_only
 from fedtl.launch.ledgers import LEDGER
+from fedtl.launch.progress import Progress, silent
 from fedtl.privacy.ledger import DataSet, Ledger
 from fedtl.privacy.secagg import Identity
 from fedtl.site.config import SiteFolder

@@ -1,0 +1,113 @@
+"""``fedtl site agent`` serves until it is told to stop, and `status` looks in from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fedtl.cli import main
+from fedtl.site.folder import make_site
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for at in range(20):
+        label = ("benign", "malignant")[at % 2]
+        (tmp_path / "images" / label).mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(90 * (at % 2), 90 * (at % 2) + 120, (32, 32), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / label / f"{at}.png")
+    folder = tmp_path / "site"
+    make_site(folder, name="north", source=str(tmp_path / "images"))
+    file = folder / "site.toml"
+    file.write_text(file.read_text().replace("image_size = 0", "image_size = 32"))
+    return folder
+
+
+@pytest.fixture
+def started() -> Iterator[list[subprocess.Popen[str]]]:
+    processes: list[subprocess.Popen[str]] = []
+    yield processes
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def serve(state: Path, started: list[subprocess.Popen[str]], *flags: str) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fedtl", "site", "agent", str(state), *flags],
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    started.append(process)
+    until = time.monotonic() + 60
+    while not (state / "agent.sock").exists() and time.monotonic() < until:
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        time.sleep(0.05)
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_agent_serves_and_leaves_cleanly(
+    number: int,
+    state: Path,
+    started: list[subprocess.Popen[str]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    process = serve(state, started)
+    assert main(["site", "status", str(state), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["site"], told["busy"], told["waiting"]) == ("north", "", 0)
+    assert main(["site", "status", str(state)]) == 0
+    assert "north: idle; 0 answered and 0 refused" in capsys.readouterr().out
+    process.send_signal(number)
+    assert process.wait(20) == 0
+    assert process.stderr is not None
+    said = process.stderr.read()
+    assert "training examples, serving at" in said
+    assert "Stopped; the socket is gone" in said
+    assert not (state / "agent.sock").exists()
+
+
+def test_a_second_agent_is_refused_and_the_first_goes_on(
+    state: Path, started: list[subprocess.Popen[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    serve(state, started)
+    assert main(["site", "agent", str(state), "-q"]) == 2
+    assert "An agent of 'north' answers at" in capsys.readouterr().err
+    assert main(["site", "status", str(state)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["status"], "No site agent answers"),
+        (["agent", "--mode", "666"], "--mode is '666'"),
+        (["agent", "--mode", "rw"], "--mode is 'rw'"),
+    ],
+)
+def test_mistakes_get_a_sentence(
+    arguments: list[str], said: str, state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["site", arguments[0], str(state), *arguments[1:]]) == 2
+    told = capsys.readouterr().err
+    assert said in told
+    assert "Traceback" not in told
+
+
+def test_a_folder_without_a_site_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["site", "agent", str(tmp_path / "nowhere")]) == 2
+    assert "There is no state folder" in capsys.readouterr().err
