@@ -216,6 +216,29 @@ def test_a_folder_that_may_not_be_read_is_a_finding(
     assert checked(capsys)["data"]["state"] == "ok"
 
 
+def test_a_page_that_cannot_be_written_costs_no_finding(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made(work)
+    (work / "site" / "check.html").mkdir()
+    capsys.readouterr()
+    assert main(["site", "check", "site", "-q"]) == 1
+    said = capsys.readouterr().out
+    assert "40 images in 2 classes" in said
+    assert "check.html' cannot be written" in said
+
+
+def test_a_folder_of_a_class_may_have_any_name(
+    work: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    made(work)
+    odd = os.fsdecode(os.fsencode(work / "images") + b"/\xff\x1b[2J<b>")
+    os.rename(work / "images" / "benign", odd)
+    assert main(["site", "check", "site", "-q"]) == 0
+    assert b"\x1b" not in capsysbinary.readouterr().out
+    assert "<b>" not in (work / "site" / "check.html").read_text("utf-8")
+
+
 def test_the_check_opens_no_connection(work: Path) -> None:
     """Where the weights are not at hand, the hub is not asked for them either."""
     made(work)
