@@ -99,6 +99,23 @@ def test_init_asks_nothing_without_a_terminal_and_overwrites_nothing(
     assert "site.toml names no data" in capsys.readouterr().out
 
 
+def test_init_asks_a_person_for_what_is_not_given(
+    work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Person(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdin", Person("north\nimages\n"))
+    assert main(["site", "init"]) == 0
+    text = (work / "site" / "site.toml").read_text()
+    assert 'name = "north"' in text
+    assert f'source = "{work / "images"}"' in text
+    monkeypatch.setattr(sys, "stdin", Person("\n\n"))
+    assert main(["site", "init", "other"]) == 0
+    assert 'name = "other"' in (work / "other" / "site.toml").read_text()
+
+
 def test_init_takes_a_known_data_set_and_notes_a_path_that_is_not_there_yet(
     work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
