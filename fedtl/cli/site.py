@@ -20,6 +20,7 @@ from fedtl.cli.screen import (
     stoppable,
     warnings_shown,
 )
+from fedtl.errors import FedtlError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,11 +66,11 @@ def init(
     make_site(folder, name=name, source=source)
     lines = [
         f"Wrote '{folder / 'site.toml'}' and '{folder / 'policy.toml'}' for the site '{name}'.",
-        "Read them, then run: " + clean_line(f"fedtl site check '{folder}'"),
+        f"Read them, then run: fedtl site check '{folder}'",
     ]
     if not source:
         lines.insert(1, "Name the images of this site as data.source in site.toml.")
-    out().print("\n".join(lines), markup=False, soft_wrap=True)
+    out().print("\n".join(map(clean_line, lines)), markup=False, soft_wrap=True)
     if source and "/" in source and not Path(source).exists():
         err().print(clean_line(f"Note: '{source}' is not there yet."), markup=False, soft_wrap=True)
 
@@ -105,7 +106,8 @@ def check(
     both name files of this site and are for the site itself.
     """
     from fedtl.launch.site_check import PAGE, examine_site
-    from fedtl.report.site_page import number_of, write_site_page
+    from fedtl.launch.site_check.guard import broken
+    from fedtl.report.site_page import Chapter, number_of, write_site_page
     from fedtl.site.config import read_site
 
     console = err()
@@ -113,18 +115,21 @@ def check(
         with stoppable(), warnings_shown(console), progress(console, quiet=quiet) as reached:
             site = read_site(folder)
             chapters = examine_site(site, reached)
-            write_site_page(site.config.name, chapters, folder / PAGE)
+            try:
+                write_site_page(site.config.name, chapters, folder / PAGE)
+            except FedtlError as error:  # what took long to find out is told all the same
+                chapters.append(Chapter("Page", (broken("page", error),)))
     except KeyboardInterrupt:
         console.print("Stopped. Nothing was written.")
         leave_now()
-    page, broken = folder / PAGE, number_of(chapters, "broken")
+    page, n_broken = folder / PAGE, number_of(chapters, "broken")
     if as_json:
         findings = [{"chapter": c.title, **asdict(f)} for c in chapters for f in c.findings]
-        facts = {"site": site.config.name, "broken": broken, "page": str(page)}
+        facts = {"site": site.config.name, "broken": n_broken, "page": str(page)}
         print_json({**facts, "findings": findings})
     else:
         _print(chapters, page)
-    if broken:
+    if n_broken:
         raise typer.Exit(1)
 
 
@@ -135,5 +140,6 @@ def _print(chapters: Sequence[Chapter], page: Path) -> None:
     for chapter in chapters:
         console.print(chapter.title, style="bold", markup=False)
         print_findings(chapter.findings)
-    last = f"{verdict(chapters)} The page: {page}"
+    written = all(chapter.title != "Page" for chapter in chapters)
+    last = verdict(chapters) + (f" The page: {page}" if written else "")
     console.print(clean_line(last), style="bold", markup=False, soft_wrap=True)

@@ -55,7 +55,8 @@ public_key = ""
 
 _POLICY = """\
 # What this site allows, whatever a recipe asks for. A request that breaks a rule is refused with a
-# code, and nothing is computed. Without this file, the strictest rules hold.
+# code, and nothing is computed. Without this file, a strict default holds: as below, but without a
+# budget of its own.
 
 # May updates leave that are neither private by a plan nor hidden in a sum? A raw gradient of one
 # example gives away its features and its label.

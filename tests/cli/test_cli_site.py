@@ -99,6 +99,23 @@ def test_init_asks_nothing_without_a_terminal_and_overwrites_nothing(
     assert "site.toml names no data" in capsys.readouterr().out
 
 
+def test_init_asks_a_person_for_what_is_not_given(
+    work: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Person(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdin", Person("north\nimages\n"))
+    assert main(["site", "init"]) == 0
+    text = (work / "site" / "site.toml").read_text()
+    assert 'name = "north"' in text
+    assert f'source = "{work / "images"}"' in text
+    monkeypatch.setattr(sys, "stdin", Person("\n\n"))
+    assert main(["site", "init", "other"]) == 0
+    assert 'name = "other"' in (work / "other" / "site.toml").read_text()
+
+
 def test_init_takes_a_known_data_set_and_notes_a_path_that_is_not_there_yet(
     work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -214,6 +231,29 @@ def test_a_folder_that_may_not_be_read_is_a_finding(
     assert "cannot be listed (Permission denied)" in found["what"]
     assert found["cure"] == "Give this account the right to read it."
     assert checked(capsys)["data"]["state"] == "ok"
+
+
+def test_a_page_that_cannot_be_written_costs_no_finding(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made(work)
+    (work / "site" / "check.html").mkdir()
+    capsys.readouterr()
+    assert main(["site", "check", "site", "-q"]) == 1
+    said = capsys.readouterr().out
+    assert "40 images in 2 classes" in said
+    assert "check.html' cannot be written" in said
+
+
+def test_a_folder_of_a_class_may_have_any_name(
+    work: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    made(work)
+    odd = os.fsdecode(os.fsencode(work / "images") + b"/\xff\x1b[2J<b>")
+    os.rename(work / "images" / "benign", odd)
+    assert main(["site", "check", "site", "-q"]) == 0
+    assert b"\x1b" not in capsysbinary.readouterr().out
+    assert "<b>" not in (work / "site" / "check.html").read_text("utf-8")
 
 
 def test_the_check_opens_no_connection(work: Path) -> None:

@@ -126,7 +126,7 @@ def test_copies_are_found_and_copies_under_another_label_contradict(images: Path
     shutil.copy(images / "cat" / "03.png", images / "cat" / "copy.png")
     found = on_data(images)
     assert found["duplicates"].state == "note"
-    assert "1 image of 31 repeat" in found["duplicates"].what
+    assert "1 of 31 images repeat" in found["duplicates"].what
     assert "cat/03.png" in found["duplicates"].what
     assert "contradictions" not in found
     shutil.copy(images / "cat" / "04.png", images / "dog" / "other.png")
@@ -145,7 +145,7 @@ def test_data_full_of_copies_are_told_in_one_line_and_listed_once_each(images: P
             shutil.copy(images / "cat" / "14.png", images / label / f"{n:02}.png")
     chapter = data_chapter(images)
     found = by_name(chapter.findings)
-    assert "28 images of 30 repeat" in found["duplicates"].what
+    assert "28 of 30 images repeat" in found["duplicates"].what
     assert "1 image with contradicting labels" in found["contradictions"].what
     (listed,) = (one for one in chapter.lists if one.title == "Images that are the same")
     assert len(listed.lines) == 1
@@ -302,6 +302,18 @@ def test_enlarged_cropped_and_blank_images_are_told(tmp_path: Path) -> None:
         tmp_path / "x", lambda n: Image.new("RGB", (32, 32), (n, 128, 128)) if n < 3 else noise(n)
     )
     assert one["blank images"].what.startswith("3 of 24 images")
+    assert "class-0/0.png" in one["blank images"].what
+
+
+def test_a_tint_is_not_called_bright(tmp_path: Path) -> None:
+    def red(n: int) -> Image.Image:
+        values = np.asarray(noise(n)) * np.array([0.35, 0, 0]) + np.array([160, 90, 140])
+        return Image.fromarray(values.astype(np.uint8))
+
+    assert (
+        "much more of one colour"
+        in on_images(tmp_path / "x", red, std=(0.1,) * 3)["brightness"].what
+    )
 
 
 def test_an_image_that_vanishes_meanwhile_is_a_finding(images: Path) -> None:
@@ -351,7 +363,7 @@ def words(policy: SitePolicy, *, there: bool = True) -> dict[str, Finding]:
 
 def test_a_policy_is_told_in_plain_words() -> None:
     strict = words(STRICT, there=False)
-    assert "strictest rules hold" in strict["policy"].what
+    assert "strict default holds" in strict["policy"].what
     assert "no budget of its own" in strict["budget"].what
     assert (strict["updates"].state, strict["results"].state) == ("ok", "ok")
     kept = words(SitePolicy(Budget(8, 1e-5, 365), only_sealed=True, least_sites=3))
@@ -424,6 +436,13 @@ def test_a_ledger_knows_that_the_clock_was_set_back(site: SiteFolder) -> None:
     ahead = on_ledger(site, manifest, clock=replace(last, utc=last.utc + 7200))
     assert ("ledger clock" in ahead) == bool(last.boot)
     assert "ledger clock" not in on_ledger(site, manifest)
+
+
+def test_a_state_folder_among_the_images_is_broken(site: SiteFolder, images: Path) -> None:
+    assert not list(privacy.look_at_place(site))
+    shutil.copytree(site.folder, images / "site")
+    (found,) = privacy.look_at_place(read_site(images / "site"))
+    assert (found.state, bool(found.cure)) == ("broken", True)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions are those of POSIX")

@@ -86,6 +86,7 @@ def _privacy(site: SiteFolder, manifest: Manifest | None) -> Iterator[Finding]:
     if manifest is not None:
         yield from privacy.policy_against_data(site.policy, manifest)
     yield from guarded("ledger", partial(privacy.look_at_ledger, site, manifest))
+    yield from guarded("place", partial(privacy.look_at_place, site))
     yield from guarded("permissions", partial(privacy.look_at_permissions, site.folder))
 
 

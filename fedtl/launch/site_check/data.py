@@ -153,7 +153,7 @@ def _duplicates(manifest: Manifest, twins: list[list[int]]) -> Iterator[Finding]
         yield Finding("duplicates", "ok", "no two images are the same")
         return
     copies = sum(len(rows) - 1 for rows in twins)
-    what = f"{plural(copies, 'image')} of {count(len(manifest))} repeat another to the last bit"
+    what = f"{count(copies)} of {count(len(manifest))} images repeat another to the last bit"
     cure = "Remove the copies: an image that is there twice is protected half as well."
     yield Finding("duplicates", "note", f"{what}, e.g. {_pair(manifest, twins[0])}", cure)
     if torn := [rows for rows in twins if len({int(manifest.labels[r]) for r in rows}) > 1]:
@@ -214,17 +214,17 @@ def _lists(manifest: Manifest, twins: list[list[int]]) -> Iterator[Listed]:
         lines = tuple(f"{p.path}: {p.reason}" for p in manifest.problems)
         yield Listed("Files that cannot be used", lines)
     if twins:
-        lines = tuple(" = ".join(_name(manifest, row) for row in rows) for rows in twins)
+        lines = tuple(" = ".join(name_of(manifest, row) for row in rows) for rows in twins)
         yield Listed("Images that are the same", lines)
     if manifest.notes:
         yield Listed("Notes from reading", manifest.notes)
 
 
 def _pair(manifest: Manifest, rows: list[int]) -> str:
-    return " = ".join(_name(manifest, row) for row in rows[:2])
+    return " = ".join(name_of(manifest, row) for row in rows[:2])
 
 
-def _name(manifest: Manifest, row: int) -> str:
+def name_of(manifest: Manifest, row: int) -> str:
     """Return a row as its owner finds it again."""
     label = manifest.classes[int(manifest.labels[row])]
     path = manifest.source.paths[row] if isinstance(manifest.source, FileSource) else f"row {row}"

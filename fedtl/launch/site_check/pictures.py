@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fedtl.backbone import BackboneCard, Transform
 from fedtl.data import Manifest, Picture, bit_depth
 from fedtl.data.files import Progress
+from fedtl.launch.site_check.data import name_of
 from fedtl.launch.site_check.guard import guarded
 from fedtl.report.plot_site import CHANNELS, plot_pixels
 from fedtl.report.site_page import Chapter, Listed
@@ -31,7 +32,7 @@ KEPT = 0.6
 _ONE_COLOUR = 1.5 / 255
 
 
-@dataclass
+@dataclass(slots=True)
 class Seen:
     """What a sample of images adds up to; the images themselves are not kept.
 
@@ -101,7 +102,7 @@ def look_at_pictures(manifest: Manifest, card: BackboneCard, progress: Progress)
     for name, look in (
         ("images", partial(_kinds, seen)),
         ("transform", partial(_transform, seen, transform)),
-        ("blank images", partial(_blank, seen)),
+        ("blank images", partial(_blank, seen, manifest)),
         ("brightness", partial(_gap, seen, transform)),
     ):
         findings += guarded(name, look)
@@ -162,9 +163,12 @@ def _kept(size: tuple[int, int], transform: Transform) -> float:
     return transform.crop_pct**2 * shape
 
 
-def _blank(seen: Seen) -> Iterator[Finding]:
+def _blank(seen: Seen, manifest: Manifest) -> Iterator[Finding]:
     if seen.blank:
-        what = f"{len(seen.blank)} of {len(seen.sizes)} images have one colour and nothing else"
+        what = (
+            f"{len(seen.blank)} of {len(seen.sizes)} images have one colour and nothing else, e.g. "
+            + name_of(manifest, seen.blank[0])
+        )
         cure = "See whether they were exported whole; remove those that show nothing."
         yield Finding("blank images", "note", what, cure)
 
@@ -174,8 +178,10 @@ def _gap(seen: Seen, transform: Transform) -> Iterator[Finding]:
     mean, spread = float(seen.mean.mean()), float(seen.spread.mean())
     expected, usual = float(np.mean(transform.mean)), float(np.mean(transform.std))
     faults = []
-    if np.abs(seen.mean - np.array(transform.mean)).max() > FAR:
+    if abs(mean - expected) > FAR:
         faults.append("much darker" if mean < expected else "much brighter")
+    elif np.abs(seen.mean - np.array(transform.mean)).max() > FAR:
+        faults.append("much more of one colour")
     if spread < FLAT:
         faults.append("much flatter")
     elif spread > HARSH:

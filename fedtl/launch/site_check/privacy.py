@@ -26,7 +26,7 @@ NEARLY = 0.8
 def policy_in_words(policy: SitePolicy, *, there: bool) -> Iterator[Finding]:
     """Say what a policy means; what gives protection away is a note."""
     if not there:
-        what = f"there is no {POLICY_FILE}: the strictest rules hold"
+        what = f"there is no {POLICY_FILE}: the strict default holds"
         yield Finding("policy", "note", what, "Write one with `fedtl site init` in a new folder.")
     yield from _on_budget(policy.budget)
     yield from _on_updates(policy)
@@ -90,12 +90,15 @@ def policy_against_data(policy: SitePolicy, manifest: Manifest) -> Iterator[Find
     if n_train < policy.least_examples:
         what = f"least_examples = {policy.least_examples}, but there are {n_train}: all is refused"
         yield Finding("examples", "broken", what, "Add images, or lower it in policy.toml.")
-    if policy.budget is not None and policy.budget.delta * n_train >= 1:
+    units, noun = n_train, "example"
+    if manifest.groups is not None:
+        units, noun = len(set(manifest.subset(~manifest.test).groups or ())), "group"
+    if policy.budget is not None and policy.budget.delta * units >= 1:
         what = (
-            f"delta = {policy.budget.delta:g} is not below 1 / {count(n_train)} training examples: "
+            f"delta = {policy.budget.delta:g} is not below 1 / {plural(units, noun)} for training: "
             "handing out one of them whole would keep to it"
         )
-        yield Finding("delta", "note", what, f"Lower it, e.g. to {0.1 / n_train:.0e}.")
+        yield Finding("delta", "note", what, f"Lower it, e.g. to {0.1 / units:.0e}.")
     if policy.clear_metrics and n_test < policy.suppress_below:
         what = f"{n_test} held-out examples are fewer than suppress_below: none is ever told"
         yield Finding("suppressed", "note", what, "Raise data.test_fraction, or add images.")
@@ -176,6 +179,15 @@ def _data_sets(ledger: Ledger, manifest: Manifest | None) -> dict[str, list[Data
                 sets
             )
     return found
+
+
+def look_at_place(site: SiteFolder) -> Iterator[Finding]:
+    """See that the state folder is not read as one of the classes."""
+    source = site.config.data.source
+    images = Path(source).expanduser()
+    if source and images.is_dir() and site.folder.resolve().is_relative_to(images.resolve()):
+        what = "the state folder lies among the images, where it is taken for a class"
+        yield Finding("place", "broken", what, "Move it out of the folder of the images.")
 
 
 def look_at_permissions(folder: Path) -> Iterator[Finding]:
