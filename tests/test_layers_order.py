@@ -23,8 +23,9 @@ LAYERS = {
     "site": 4, "strategies": 4, "report": 4, "modules": 4,
     "rounds": 5, "transport": 5,
     "apps": 6,
-    "launch": 7,
-    "cli": 8, "__main__": 8,
+    "agent": 7,
+    "launch": 8,
+    "cli": 9, "__main__": 9,
 }  # fmt: skip
 FLOWER_FROM = 3
 
