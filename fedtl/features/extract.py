@@ -80,6 +80,7 @@ def extract(
     engine: str = "auto",
     batch_size: int = 32,
     precision: str = "fp32",
+    threads: int | None = None,
     progress: Progress | None = None,
 ) -> Features:
     """Return the features of a data set, computing only those the cache does not have.
@@ -97,6 +98,8 @@ def extract(
         See :func:`fedtl.backbone.open_engine`. Each precision has a cache of its own.
     batch_size : int
         Pictures per forward pass.
+    threads : int, optional
+        CPU threads of the backbone; all cores by default.
     progress : Callable, optional
         Called with the pictures done and to be done after each batch.
 
@@ -117,7 +120,7 @@ def extract(
     missing, n_distinct = _missing(manifest.digests, cache)
     name = ""
     if len(missing):
-        with open_engine(card, engine, precision=precision) as opened:
+        with open_engine(card, engine, threads=threads, precision=precision) as opened:
             name = opened.name
             batches = np.split(missing, range(batch_size, len(missing), batch_size))
             _compute(manifest, card, cache, opened=opened, batches=batches, progress=progress)

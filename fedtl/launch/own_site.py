@@ -18,9 +18,10 @@ from fedtl.home import write_atomic
 from fedtl.launch.federation import read_only
 from fedtl.launch.ledgers import LEDGER
 from fedtl.launch.progress import Progress, silent
+from fedtl.launch.site_check.machine import accelerators, engine_of
 from fedtl.privacy.ledger import DataSet, Ledger
 from fedtl.privacy.secagg import Identity
-from fedtl.site.config import SiteFolder
+from fedtl.site.config import SiteConfig, SiteFolder
 from fedtl.site.folder import PRIVATE_FILE
 from fedtl.site.site import Site
 from fedtl.train.fit import Examples
@@ -48,6 +49,7 @@ def own_site(read: SiteFolder, progress: Progress = silent) -> Iterator[Site]:
             f"{config.name} has no data: data.source in site.toml is empty.",
             next_step="Name a folder, a .csv or a .npz, then run `fedtl site check`.",
         )
+    _check_device(config)
     manifest = open_data(
         data.source,
         test_fraction=data.test_fraction,
@@ -61,7 +63,8 @@ def own_site(read: SiteFolder, progress: Progress = silent) -> Iterator[Site]:
     features = extract(
         manifest,
         card,
-        engine=body.engine,
+        engine=engine_of(config),
+        threads=config.threads or None,
         precision=body.precision,
         progress=partial(progress, "features"),
     )
@@ -78,6 +81,15 @@ def own_site(read: SiteFolder, progress: Progress = silent) -> Iterator[Site]:
             held_out_dataset=_records(manifest, held_out, ledger.salt),
             policy=read.policy,
             identity=_identity(read.folder / IDENTITY),
+        )
+
+
+def _check_device(config: SiteConfig) -> None:
+    if config.device not in ("auto", "cpu") and config.device not in accelerators():
+        raise ConfigError(
+            f"device = '{config.device}' in site.toml is not there.",
+            next_step="Set device = 'auto' or 'cpu', or install the driver and torch for it; see "
+            "`fedtl site check`.",
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ from PIL import Image
 
 from fedtl.agent.client import AgentClient
 from fedtl.agent.server import serving
+from fedtl.backbone import open_engine
 from fedtl.errors import ConfigError, FedtlError
 from fedtl.launch.own_site import IDENTITY, SOCKET, own_site
+from fedtl.launch.site_check.machine import accelerators
 from fedtl.privacy.ledger import Ledger
 from fedtl.privacy.plan import PrivacyPlan, Release
 from fedtl.site.config import read_site
@@ -113,3 +116,32 @@ def test_a_tampered_ledger_keeps_the_agent_from_starting(state: Path) -> None:
     with pytest.raises(FedtlError) as error, own_site(read_site(state)):
         pass
     assert error.value.code == "ledger.broken"
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_an_accelerator_that_is_not_there_is_named(state: Path, device: str) -> None:
+    """Rather than a day of work on the CPU that nobody noticed."""
+    if device in accelerators():
+        pytest.skip(f"{device} is there")
+    file = state / "site.toml"
+    file.write_text(file.read_text().replace('device = "auto"', f'device = "{device}"'))
+    with pytest.raises(ConfigError, match=f"device = '{device}'"), own_site(read_site(state)):
+        pass
+
+
+def test_the_settings_of_the_machine_reach_the_backbone(
+    state: Path, fresh_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    real = open_engine
+    monkeypatch.setattr(
+        sys.modules["fedtl.features.extract"],
+        "open_engine",
+        lambda card, kind, **options: asked.append((kind, options)) or real(card, kind, **options),
+    )
+    file = state / "site.toml"
+    text = file.read_text().replace('device = "auto"', 'device = "cpu"')
+    file.write_text(text.replace("threads = 0", "threads = 1"))
+    with own_site(read_site(state)):
+        pass
+    assert asked == [("onnx", {"threads": 1, "precision": "fp32"})]
