@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedtl.wire.messages import DESCRIBE, EVALUATE, LABELS, MECHANISMS, TRAIN
+from fedtl.wire.messages import DESCRIBE, EVALUATE, MECHANISMS, TRAIN
 from fedtl.wire.sealed import CONFIRM, KEYS, REVEAL, SHARES
 
 SERVICE = "fedtl.agent.SiteAgent"
@@ -19,5 +19,3 @@ MOST_BYTES = 1 << 28
 """Of one message, 256 MiB: a Gram matrix of 8,000 features fits."""
 LONGEST_PATH = 100
 """Characters of a unix socket's path; the system allows 107."""
-
-__all__ = ["CALLS", "CALL_OF", "LABELS", "LONGEST_PATH", "MOST_BYTES", "SERVICE"]
