@@ -48,10 +48,12 @@ ensure_identity()
 RECORDS = DataSet.of(np.arange(96, dtype=np.uint8).reshape(3, 32))
 
 
-def content(plan: PrivacyPlan | None = None, *, seed: int | None = 4) -> RecordDict:
+def content(
+    plan: PrivacyPlan | None = None, *, seed: int | None = 4, width: int = WIDTH, classes: int = 3
+) -> RecordDict:
     task = TrainTask(rounds=3, steps=2, lr=0.5)
     config = task_config(task, plan, seed=seed)
-    return RecordDict({"arrays": pack(initial_head("linear", WIDTH, 3)), "config": config})
+    return RecordDict({"arrays": pack(initial_head("linear", width, classes)), "config": config})
 
 
 def ask(socket: Path, kind: str, sent: RecordDict, run: int = 7) -> Message:

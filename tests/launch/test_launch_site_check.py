@@ -451,6 +451,10 @@ def test_files_that_others_can_change_are_broken(site: SiteFolder) -> None:
         (site.folder / "policy.toml").chmod(mode)
         (found,) = privacy.look_at_permissions(site.folder)
         assert (found.state, "policy.toml" in found.what) == (state, state != "ok")
+    for mode, state in ((0o2710, "ok"), (0o750, "note")):  # the SuperNode's group may walk through
+        site.folder.chmod(mode)
+        (found,) = privacy.look_at_permissions(site.folder)
+        assert found.state == state
 
 
 # ------------------------------------------------------------------------------------ the whole

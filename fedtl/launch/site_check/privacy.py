@@ -200,7 +200,7 @@ def look_at_permissions(folder: Path) -> Iterator[Finding]:
             mode = stat.S_IMODE(path.stat().st_mode)
             if mode & 0o022:
                 open_to_write.append(path.name)
-            elif mode & 0o077:
+            elif mode & 0o044:
                 open_to_read.append(path.name)
     cure = f"chmod 700 '{folder}' and chmod 600 on the files in it."
     if open_to_write:
