@@ -80,17 +80,15 @@ def estimate(recipe: Recipe) -> Cost:
     FedtlError
         The run could not begin either.
     """
-    from fedtl.backbone import resolve
     from fedtl.features.estimate import seconds_needed, still_missing
     from fedtl.launch.federation import open_and_cut
+    from fedtl.launch.opening import card_of
     from fedtl.launch.plans import mean_units, plan_of
 
     check_names(recipe)
     body = recipe.backbone
     manifest, rows = open_and_cut(recipe)
-    card = resolve(
-        body.name, body.weights or None, taps=body.taps, image_size=body.image_size or None
-    )
+    card = card_of(body)
     plan = plan_of(recipe, mean_size=mean_units(recipe, manifest, rows), sites=len(rows))
     missing, cached = still_missing(manifest, card, precision=body.precision)
     n, width = len(manifest.labels), card.width + 1

@@ -59,7 +59,7 @@ def write_block(
     tensors: dict[str, NDArray[Any]] = {"x": x, "digests": digests, "notes": codes.astype(np.int32)}
     content = save(tensors, metadata={"notes": json.dumps(texts.tolist())})
     path = folder / f"{hashlib.sha256(content).hexdigest()}{SUFFIX}"
-    write_atomic(path, lambda file: file.write(content))
+    write_atomic(path, lambda file: file.write(content), mode=0o600)
     return path
 
 

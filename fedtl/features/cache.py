@@ -3,6 +3,7 @@
 ``$FEDTL_HOME/features/<key>/blocks`` holds append-only blocks, ``<key>/views`` training matrices
 made from them. A file appears whole or not at all and is named after its content, so any number of
 processes may write at once: at worst two extract one picture, and both write the same features.
+Features say almost as much as pictures, so only the account that made them can read the files.
 """
 
 from __future__ import annotations

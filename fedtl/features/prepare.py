@@ -85,9 +85,8 @@ def prepare(
     path = _path(features, rows, statistics=np.stack([shift, spread]), bias=bias)
     reused = _is_intact(path, shape)
     if not reused:
-        write_atomic(
-            path, lambda file: _write(file, _blocks(features, rows, shift, spread, bias=bias))
-        )
+        made = _blocks(features, rows, shift, spread, bias=bias)
+        write_atomic(path, lambda file: _write(file, made), mode=0o600)
         make_room(keep=[path])
     mark_used(path)
     return Prepared(_map(path, shape), path, reused)

@@ -14,10 +14,11 @@ import torch
 from flwr.app import Context
 from flwr.serverapp.strategy import Strategy
 
-from fedtl.backbone import BackboneCard, resolve
+from fedtl.backbone import BackboneCard
 from fedtl.data import Manifest, SiteRows, open_data, partition
 from fedtl.features import Features, extract, prepare
 from fedtl.launch.ledgers import ledger_file
+from fedtl.launch.opening import card_of
 from fedtl.launch.plans import mean_units, plan_of
 from fedtl.launch.progress import Progress, silent
 from fedtl.privacy.ledger import DataSet, Ledger
@@ -183,9 +184,7 @@ def build(recipe: Recipe, progress: Progress = silent) -> Federation:
     manifest, rows = open_and_cut(recipe, progress)
     clock.append(time.perf_counter())
     body = recipe.backbone
-    card = resolve(
-        body.name, body.weights or None, taps=body.taps, image_size=body.image_size or None
-    )
+    card = card_of(body)
     features = extract(
         manifest,
         card,

@@ -10,24 +10,23 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fedtl.backbone import resolve
-from fedtl.data import Manifest, open_data
+from fedtl.data import Manifest
 from fedtl.errors import ConfigError
 from fedtl.features import Features, extract, prepare
 from fedtl.home import write_atomic
 from fedtl.launch.federation import read_only
 from fedtl.launch.ledgers import LEDGER
+from fedtl.launch.opening import card_of, checked_device, engine_of, open_site_data
 from fedtl.launch.progress import Progress, silent
-from fedtl.launch.site_check.machine import accelerators, engine_of
 from fedtl.privacy.ledger import DataSet, Ledger
 from fedtl.privacy.secagg import Identity
-from fedtl.site.config import SiteConfig, SiteFolder
+from fedtl.site.config import IDENTITY, SiteFolder
 from fedtl.site.folder import PRIVATE_FILE
 from fedtl.site.site import Site
 from fedtl.train.fit import Examples
 
-SOCKET, IDENTITY = "agent.sock", "identity.key"
-"""Where in a state folder the agent listens, and the key by which other sites know this one."""
+SOCKET = "agent.sock"
+"""Where in a state folder the agent listens."""
 
 
 @contextmanager
@@ -43,72 +42,46 @@ def own_site(read: SiteFolder, progress: Progress = silent) -> Iterator[Site]:
         The data, the backbone, the key or the ledger cannot be used.
     """
     config = read.config
-    data, body = config.data, config.backbone
-    if not data.source:
-        raise ConfigError(
-            f"{config.name} has no data: data.source in site.toml is empty.",
-            next_step="Name a folder, a .csv or a .npz, then run `fedtl site check`.",
-        )
-    _check_device(config)
-    manifest = open_data(
-        data.source,
-        test_fraction=data.test_fraction,
-        classes=data.classes,
-        tolerate_unreadable=data.tolerate_unreadable,
-        progress=partial(progress, "reading"),
+    checked_device(config)
+    manifest = open_site_data(
+        config,
+        partial(progress, "reading"),
+        tolerate_unreadable=config.data.tolerate_unreadable,
     )
-    card = resolve(
-        body.name, body.weights or None, taps=body.taps, image_size=body.image_size or None
-    )
+    card = card_of(config.backbone)
     features = extract(
         manifest,
         card,
         engine=engine_of(config),
         threads=config.threads or None,
-        precision=body.precision,
+        precision=config.backbone.precision,
         progress=partial(progress, "features"),
     )
-    train, held_out = (np.flatnonzero(part) for part in (~manifest.test, manifest.test))
     with Ledger.open(read.folder / LEDGER) as ledger:
         yield Site(
             name=config.name,
             classes=manifest.classes,
             width=card.width + 1,
             backbone=card.digest(),
-            load=partial(_examples, manifest, features, train, held_out),
+            load=lambda: (
+                _examples(manifest, features, ~manifest.test),
+                _examples(manifest, features, manifest.test),
+            ),
             ledger=ledger,
-            dataset=_records(manifest, train, ledger.salt),
-            held_out_dataset=_records(manifest, held_out, ledger.salt),
+            dataset=_records(manifest.subset(~manifest.test), ledger.salt),
+            held_out_dataset=_records(manifest.subset(manifest.test), ledger.salt),
             policy=read.policy,
             identity=_identity(read.folder / IDENTITY),
         )
 
 
-def _check_device(config: SiteConfig) -> None:
-    if config.device not in ("auto", "cpu") and config.device not in accelerators():
-        raise ConfigError(
-            f"device = '{config.device}' in site.toml is not there.",
-            next_step="Set device = 'auto' or 'cpu', or install the driver and torch for it; see "
-            "`fedtl site check`.",
-        )
+def _examples(manifest: Manifest, features: Features, part: np.ndarray) -> Examples:
+    chosen, x = manifest.subset(part), prepare(features, np.flatnonzero(part)).x
+    return Examples.of(read_only(x), torch.from_numpy(chosen.labels), chosen.groups)
 
 
-def _examples(
-    manifest: Manifest, features: Features, train: np.ndarray, held_out: np.ndarray
-) -> tuple[Examples, Examples]:
-    def part(rows: np.ndarray) -> Examples:
-        y = torch.from_numpy(manifest.labels[rows])
-        return Examples.of(read_only(prepare(features, rows).x), y, _groups(manifest, rows))
-
-    return part(train), part(held_out)
-
-
-def _groups(manifest: Manifest, rows: np.ndarray) -> list[str] | None:
-    return None if manifest.groups is None else [manifest.groups[row] for row in rows]
-
-
-def _records(manifest: Manifest, rows: np.ndarray, salt: bytes) -> DataSet:
-    return DataSet.of(manifest.digests[rows], groups=_groups(manifest, rows), salt=salt)
+def _records(part: Manifest, salt: bytes) -> DataSet:
+    return DataSet.of(part.digests, groups=part.groups, salt=salt)
 
 
 def _identity(path: Path) -> Identity:

@@ -12,11 +12,13 @@ LINEAR_RATE, MLP_RATE = 20.0, 3.0
 """Learning rates that suit features of unit length: ``simulations/benchmarks/accuracy.py``."""
 
 
-class _Table(BaseModel):
+class Table(BaseModel):
+    """A table of a TOML file: unknown keys, infinities and changes are refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Data(_Table):
+class Data(Table):
     """Where the examples come from, and how they are split."""
 
     source: str = Field("digits", description="digits, fashion-mnist, a folder, a .csv or a .npz")
@@ -26,7 +28,7 @@ class Data(_Table):
     limit: int = Field(0, ge=0, description="use so many training images; 0 is all")
 
 
-class Partition(_Table):
+class Partition(Table):
     """How a simulation spreads the examples over sites."""
 
     kind: Literal["iid", "dirichlet", "classes", "group", "quantity", "natural"] = Field(
@@ -38,7 +40,7 @@ class Partition(_Table):
     min_examples: int = Field(10, ge=1, description="least training examples of a site")
 
 
-class Backbone(_Table):
+class Backbone(Table):
     """Which frozen backbone makes the features, and how."""
 
     name: str = Field("tf_efficientnet_lite0", description="any timm model")
@@ -49,14 +51,14 @@ class Backbone(_Table):
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16 only where asked for")
 
 
-class Head(_Table):
+class Head(Table):
     """What is trained on top."""
 
     kind: Literal["linear", "mlp"] = Field("linear", description="what is trained")
     hidden: int = Field(64, ge=1, description="hidden units of an MLP")
 
 
-class Train(_Table):
+class Train(Table):
     """Local training."""
 
     rounds: int = Field(10, ge=1, description="server rounds")
@@ -80,7 +82,7 @@ class Train(_Table):
     averaging: float = Field(0.0, ge=0, lt=1, description="decay of the average of iterates")
 
 
-class Privacy(_Table):
+class Privacy(Table):
     """The budget of each site for the whole run."""
 
     enabled: bool = Field(True, description="false trains without privacy")
@@ -115,7 +117,7 @@ class Privacy(_Table):
     )
 
 
-class Strategy(_Table):
+class Strategy(Table):
     """How updates are combined."""
 
     name: str = Field("fedavg", description="a known strategy or path/to/file.py:Class")
@@ -124,7 +126,7 @@ class Strategy(_Table):
     )
 
 
-class Transport(_Table):
+class Transport(Table):
     """How messages travel in a simulation."""
 
     via: Literal["stacked", "local", "ray"] = Field("stacked", description="the Grid")
@@ -136,14 +138,14 @@ class Transport(_Table):
     )
 
 
-class Compare(_Table):
+class Compare(Table):
     """What the run is compared with at the end."""
 
     without_privacy: bool = Field(True, description="run again without privacy")
     local_only: bool = Field(True, description="train each site alone")
 
 
-class Recipe(_Table):
+class Recipe(Table):
     """One run, completely described."""
 
     name: str = Field(

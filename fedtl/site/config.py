@@ -11,15 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from fedtl.errors import ConfigError
 from fedtl.privacy.ledger import Budget
 from fedtl.recipe import Backbone
 from fedtl.recipe.explain import TomlKind, resolve_path
+from fedtl.recipe.tables import Table
 from fedtl.site.policy import STRICT, SitePolicy
 
-SITE_FILE, POLICY_FILE = "site.toml", "policy.toml"
+SITE_FILE, POLICY_FILE, IDENTITY = "site.toml", "policy.toml", "identity.key"
+"""In a state folder; the last is the key by which other sites know this one."""
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,60}$"
 _PATHS = (
     *("data.source", "backbone.weights"),
@@ -28,11 +30,7 @@ _PATHS = (
 _ACCELERATORS = ("cuda", "mps")
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class SiteData(_Table):
+class SiteData(Table):
     """Where a site's examples are; the keys of a recipe's table ``data`` that are the site's."""
 
     source: str = Field("", description="a folder with one sub-folder per class, a .csv or a .npz")
@@ -41,7 +39,7 @@ class SiteData(_Table):
     tolerate_unreadable: int = Field(0, ge=0, description="unreadable files accepted")
 
 
-class Server(_Table):
+class Server(Table):
     """Where the federation's server is, and how the site and it know each other."""
 
     address: str = Field("", pattern=r"^$|^[^\s/:]+:[0-9]{1,5}$", description="host:port")
@@ -50,7 +48,7 @@ class Server(_Table):
     public_key: str = Field("", description="its other half")
 
 
-class SiteConfig(_Table):
+class SiteConfig(Table):
     """``site.toml``: what this machine needs to know to take part."""
 
     name: str = Field(pattern=NAME, description="public name in the federation")
@@ -84,7 +82,7 @@ def _fingerprint(text: Any) -> Any:
 Fingerprint = Annotated[str, BeforeValidator(_fingerprint)]
 
 
-class BudgetTable(_Table):
+class BudgetTable(Table):
     """What any record may spend, over all runs."""
 
     epsilon: float = Field(gt=0, description="at most so much, everything composed")
@@ -92,7 +90,7 @@ class BudgetTable(_Table):
     period_days: float | None = Field(None, gt=0, description="left out: for ever")
 
 
-class PolicyFile(_Table):
+class PolicyFile(Table):
     """``policy.toml``: what the site allows, whatever a recipe asks for."""
 
     budget: BudgetTable | None = None

@@ -41,6 +41,10 @@ def asked(state: Path, kind: str, plan: PrivacyPlan | None = None) -> str:
     return "GOT " + ", ".join(sorted(reply.content))
 
 
+def _first_file(folder: Path) -> Path:
+    return next(path for path in sorted(folder.rglob("*")) if path.is_file())
+
+
 def attempts(state: Path, data: Path, home: Path) -> dict[str, str]:
     return {
         "list the state folder": tried(lambda: sorted(state.iterdir())),
@@ -52,7 +56,7 @@ def attempts(state: Path, data: Path, home: Path) -> dict[str, str]:
         "take the socket's place": tried((state / "agent.sock").unlink),
         "list the images": tried(lambda: sorted(data.iterdir())),
         "read an image": tried((data / "benign" / "0.png").read_bytes),
-        "list the features": tried(lambda: sorted(home.iterdir())),
+        "read a feature": tried(lambda: _first_file(home / "features").read_bytes()),
         "a raw update": asked(state, "train"),
         "raw sums": asked(state, "train.mean"),
         "the labels": asked(state, "train.labels"),

@@ -12,13 +12,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+from pictures import small_site
 
 from fedtl.home import home
 from fedtl.privacy.ledger import Ledger
-from fedtl.site.folder import make_site
 
 APP, GROUP = 64002, 64003
 """A Unix user of no other use, and the group that may use the agent's socket."""
@@ -29,33 +27,18 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture
-def site() -> Iterator[Path]:
-    """A site's files in a place that the other user can walk to, as the README tells to set it up.
+def state(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Serve a site in a place that the other user can walk to; return its state folder.
 
     The state folder belongs to the socket's group, whose members may walk to the socket only.
     """
     place = Path(tempfile.mkdtemp(prefix="guard-"))
     place.chmod(0o755)
-    rng = np.random.default_rng(0)
-    for at in range(20):
-        label = ("benign", "malignant")[at % 2]
-        (place / "images" / label).mkdir(parents=True, exist_ok=True)
-        pixels = rng.integers(90 * (at % 2), 90 * (at % 2) + 120, (32, 32), dtype=np.uint8)
-        Image.fromarray(pixels).save(place / "images" / label / f"{at}.png")
+    monkeypatch.setenv("FEDTL_HOME", str(place / "home"))
+    state = small_site(place)
     (place / "images").chmod(0o700)
-    make_site(place / "state", name="north", source=str(place / "images"))
-    file = place / "state" / "site.toml"
-    file.write_text(file.read_text().replace("image_size = 0", "image_size = 32"))
-    os.chown(place / "state", -1, GROUP)
-    (place / "state").chmod(0o2710)
-    yield place
-    shutil.rmtree(place)
-
-
-@pytest.fixture
-def state(site: Path) -> Iterator[Path]:
-    """Serve the site; return its state folder."""
-    state = site / "state"
+    os.chown(state, -1, GROUP)
+    state.chmod(0o2710)
     agent = subprocess.Popen(
         [sys.executable, "-m", "fedtl", "site", "agent", str(state), "--mode", "660"],
         stderr=subprocess.PIPE,
@@ -68,6 +51,7 @@ def state(site: Path) -> Iterator[Path]:
     yield state
     agent.terminate()
     agent.communicate(timeout=30)
+    shutil.rmtree(place)
 
 
 def hostile(state: Path, *, group: int) -> dict[str, str]:
@@ -92,7 +76,7 @@ def test_a_hostile_app_gets_nothing_and_spends_nothing(state: Path) -> None:
     assert found["a raw update"] == found["raw sums"] == "policy.unprotected"
     assert found["the labels"] == found["the exact results"] == "policy.metrics"
     assert found["the features"] == "message.invalid"
-    assert found["read the ledger"] == "PermissionError"
+    assert found["read the ledger"] == found["read a feature"] == "PermissionError"
     with Ledger.open(state / "ledger.sqlite", read_only=True) as ledger:
         assert ledger.entries() == ()
 

@@ -11,27 +11,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+from pictures import small_site
 
 from fedtl.cli import main
-from fedtl.site.folder import make_site
 
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
-    rng = np.random.default_rng(0)
-    for at in range(20):
-        label = ("benign", "malignant")[at % 2]
-        (tmp_path / "images" / label).mkdir(parents=True, exist_ok=True)
-        pixels = rng.integers(90 * (at % 2), 90 * (at % 2) + 120, (32, 32), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / "images" / label / f"{at}.png")
-    folder = tmp_path / "site"
-    make_site(folder, name="north", source=str(tmp_path / "images"))
-    file = folder / "site.toml"
-    file.write_text(file.read_text().replace("image_size = 0", "image_size = 32"))
-    return folder
+    return small_site(tmp_path)
 
 
 @pytest.fixture

@@ -8,22 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small import recipe, run
+from small import recipe, run, stopped
 
 from fedtl.errors import CacheError, FedtlError
 from fedtl.launch.ledgers import ledger_file, ledgers_in
 from fedtl.privacy.accountant import epsilon_of
 from fedtl.privacy.ledger import Ledger
-from fedtl.recipe import Recipe
-
-
-def stopped(folder: Path, chosen: Recipe, after: int) -> None:
-    def stop(phase: str, done: int, total: int) -> None:
-        if phase == "rounds" and done == after:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run(folder, chosen, progress=stop)
 
 
 def told(folder: Path) -> dict[str, list[tuple[Any, ...]]]:

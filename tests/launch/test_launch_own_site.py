@@ -15,11 +15,11 @@ from fedtl.agent.client import AgentClient
 from fedtl.agent.server import serving
 from fedtl.backbone import open_engine
 from fedtl.errors import ConfigError, FedtlError
-from fedtl.launch.own_site import IDENTITY, SOCKET, own_site
-from fedtl.launch.site_check.machine import accelerators
+from fedtl.launch.opening import accelerators
+from fedtl.launch.own_site import SOCKET, own_site
 from fedtl.privacy.ledger import Ledger
 from fedtl.privacy.plan import PrivacyPlan, Release
-from fedtl.site.config import read_site
+from fedtl.site.config import IDENTITY, read_site
 from fedtl.site.folder import make_site
 from fedtl.train.heads import initial_head
 from fedtl.train.task import TrainTask

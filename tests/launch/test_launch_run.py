@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small import recipe, run
+from small import recipe, run, stopped
 
 from fedtl.errors import CacheError, PrivacyError, RecipeError
 from fedtl.launch.federation import build
@@ -18,17 +18,7 @@ from fedtl.launch.history import Entry, Tally
 from fedtl.launch.plans import FEATURE_NORM, plan_of, task_of
 from fedtl.launch.simulate import new_folder, recipe_of
 from fedtl.privacy.ledger import Ledger
-from fedtl.recipe import Recipe
 from fedtl.rounds import RoundRecord
-
-
-def stopped(folder: Path, chosen: Recipe, after: int) -> None:
-    def stop(phase: str, done: int, total: int) -> None:
-        if phase == "rounds" and done == after:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run(folder, chosen, progress=stop)
 
 
 def test_two_processes_do_not_work_in_one_folder(tmp_path: Path) -> None:

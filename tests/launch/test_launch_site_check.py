@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from PIL import Image
 
 from fedtl.backbone import BackboneCard
 from fedtl.data import Manifest
+from fedtl.launch import opening
 from fedtl.launch.site_check import examine_site, machine, privacy
-from fedtl.launch.site_check.data import look_at_data, open_site_data
+from fedtl.launch.site_check.data import look_at_data, open_all
+from fedtl.launch.site_check.guard import guarded
 from fedtl.launch.site_check.pictures import look_at_pictures
 from fedtl.privacy.accountant import epsilon_of
 from fedtl.privacy.events import GaussianEvent
@@ -78,7 +81,7 @@ def by_name(findings: Iterable[Finding]) -> dict[str, Finding]:
 
 def data_chapter(source: Path, **data: Any) -> Chapter:
     asked = config(source, **data)
-    return look_at_data(open_site_data(asked, silent), asked)
+    return look_at_data(open_all(asked, silent), asked)
 
 
 def on_data(source: Path, **data: Any) -> dict[str, Finding]:
@@ -225,7 +228,7 @@ def on_images(folder: Path, draw: Callable[[int], Image.Image], **card: Any) -> 
         path = folder / f"class-{n % 2}" / f"{n}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         draw(n).save(path)
-    manifest = open_site_data(config(folder), silent)
+    manifest = open_all(config(folder), silent)
     return by_name(look_at_pictures(manifest, replace(CARD, **card), silent).findings)
 
 
@@ -317,7 +320,7 @@ def test_a_tint_is_not_called_bright(tmp_path: Path) -> None:
 
 
 def test_an_image_that_vanishes_meanwhile_is_a_finding(images: Path) -> None:
-    manifest = open_site_data(config(images), silent)
+    manifest = open_all(config(images), silent)
     shutil.rmtree(images / "dog")
     found = look_at_pictures(manifest, CARD, silent).findings
     assert [finding.state for finding in found].count("broken") == 1
@@ -334,9 +337,9 @@ def test_a_device_that_is_not_there_is_broken(monkeypatch: pytest.MonkeyPatch) -
         ({"cuda": "H100"}, "mps", "broken"),
         ({"cuda": "H100"}, "cpu", "ok"),
     ):
-        monkeypatch.setattr(machine, "accelerators", lambda there=there: there)
+        monkeypatch.setattr(opening, "accelerators", lambda there=there: there)
         asked = SiteConfig.model_validate({"name": "n", "device": wanted})
-        (found,) = machine.look_at_device(asked)
+        (found,) = guarded("device", partial(machine.look_at_device, asked))
         assert (found.state, bool(found.cure)) == (state, state == "broken")
 
 
@@ -377,7 +380,7 @@ def test_a_policy_is_told_in_plain_words() -> None:
 
 
 def test_rules_that_make_no_sense_for_the_data_are_told(images: Path) -> None:
-    manifest = open_site_data(config(images), silent)
+    manifest = open_all(config(images), silent)
     found = lambda **rules: by_name(privacy.policy_against_data(SitePolicy(**rules), manifest))  # noqa: E731
     assert not found(budget=Budget(8, 1e-5), least_examples=20)
     assert found(least_examples=31)["examples"].state == "broken"
@@ -416,7 +419,7 @@ def on_ledger(site: SiteFolder, manifest: Manifest | None, **clock: Any) -> dict
 def test_what_is_spent_is_held_against_the_budget(
     site: SiteFolder, spent: float, state: str
 ) -> None:
-    manifest = open_site_data(site.config, silent)
+    manifest = open_all(site.config, silent)
     assert on_ledger(site, manifest)["ledger"].what.startswith("none yet")
     spend(site, manifest, spent)
     found = on_ledger(site, manifest)
@@ -427,7 +430,7 @@ def test_what_is_spent_is_held_against_the_budget(
 
 
 def test_a_ledger_knows_that_the_clock_was_set_back(site: SiteFolder) -> None:
-    manifest = open_site_data(site.config, silent)
+    manifest = open_all(site.config, silent)
     spend(site, manifest, 1.0)
     with Ledger.open(site.folder / "ledger.sqlite", read_only=True) as ledger:
         last = ledger.entries()[-1].reading
@@ -447,10 +450,13 @@ def test_a_state_folder_among_the_images_is_broken(site: SiteFolder, images: Pat
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions are those of POSIX")
 def test_files_that_others_can_change_are_broken(site: SiteFolder) -> None:
-    for mode, state in ((0o600, "ok"), (0o640, "note"), (0o660, "broken"), (0o600, "ok")):
-        (site.folder / "policy.toml").chmod(mode)
-        (found,) = privacy.look_at_permissions(site.folder)
-        assert (found.state, "policy.toml" in found.what) == (state, state != "ok")
+    (site.folder / "identity.key").write_bytes(b"key")
+    (site.folder / "identity.key").chmod(0o600)
+    for name in ("policy.toml", "identity.key"):
+        for mode, state in ((0o600, "ok"), (0o640, "note"), (0o660, "broken"), (0o600, "ok")):
+            (site.folder / name).chmod(mode)
+            (found,) = privacy.look_at_permissions(site.folder)
+            assert (found.state, name in found.what) == (state, state != "ok")
     for mode, state in ((0o2710, "ok"), (0o750, "note")):  # the SuperNode's group may walk through
         site.folder.chmod(mode)
         (found,) = privacy.look_at_permissions(site.folder)
@@ -489,7 +495,7 @@ def test_what_cannot_be_looked_at_is_a_finding_and_the_rest_is_looked_at(
 
 
 def test_a_tampered_ledger_is_broken(site: SiteFolder) -> None:
-    manifest = open_site_data(site.config, silent)
+    manifest = open_all(site.config, silent)
     spend(site, manifest, 1.0)
     database = sqlite3.connect(site.folder / "ledger.sqlite")
     ((sql,),) = database.execute("SELECT sql FROM sqlite_master WHERE name = 'entries_update'")

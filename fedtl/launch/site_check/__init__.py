@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from fedtl.backbone import BackboneCard, resolve
+from fedtl.backbone import BackboneCard
 from fedtl.data import Manifest
 from fedtl.errors import FedtlError
+from fedtl.launch.opening import card_of
 from fedtl.launch.progress import Progress, silent
 from fedtl.launch.site_check import machine, privacy
-from fedtl.launch.site_check.data import look_at_data, open_site_data
+from fedtl.launch.site_check.data import look_at_data, open_all
 from fedtl.launch.site_check.guard import broken, guarded
 from fedtl.launch.site_check.pictures import look_at_pictures
 from fedtl.report.site_page import Chapter
@@ -49,22 +50,15 @@ def examine_site(site: SiteFolder, progress: Progress = silent) -> list[Chapter]
 
 def _data(config: SiteConfig, progress: Progress) -> tuple[Manifest | None, list[Chapter]]:
     try:
-        manifest = open_site_data(config, partial(progress, "reading"))
+        manifest = open_all(config, partial(progress, "reading"))
     except FedtlError as error:
         return None, [Chapter("Data", (broken("data", error),))]
     return manifest, [look_at_data(manifest, config)]
 
 
 def _backbone(config: SiteConfig) -> tuple[BackboneCard | None, Finding | None]:
-    body = config.backbone
     try:
-        card = resolve(
-            body.name,
-            body.weights or None,
-            taps=body.taps,
-            image_size=body.image_size or None,
-            offline=True,
-        )
+        card = card_of(config.backbone, offline=True)
     except FedtlError as error:
         return None, broken("backbone", error)
     return card, None

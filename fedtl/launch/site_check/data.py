@@ -8,9 +8,10 @@ from functools import partial
 
 import numpy as np
 
-from fedtl.data import Manifest, open_data
+from fedtl.data import Manifest
 from fedtl.data.files import FileSource, Progress
 from fedtl.errors import DataError
+from fedtl.launch.opening import open_site_data
 from fedtl.launch.site_check.guard import guarded
 from fedtl.report.canvas import Plot
 from fedtl.report.plot_site import plot_classes
@@ -26,34 +27,21 @@ SKEWED = 10.0
 _ANY = 10**9
 
 
-def open_site_data(config: SiteConfig, progress: Progress) -> Manifest:
+def open_all(config: SiteConfig, progress: Progress) -> Manifest:
     """Open a site's data as training does, but find every unreadable file first.
 
     Raises
     ------
-    DataError
+    FedtlError
         They cannot be opened at all.
     """
-    data = config.data
-    if not data.source:
-        raise DataError(
-            "site.toml names no data.",
-            next_step="Set data.source to the folder, .csv or .npz file of this site's images.",
-            code="data.missing",
-        )
-    opened = partial(
-        open_data,
-        data.source,
-        test_fraction=data.test_fraction,
-        classes=data.classes,
-        progress=progress,
-    )
     try:
-        return opened(tolerate_unreadable=_ANY)
+        return open_site_data(config, progress, tolerate_unreadable=_ANY)
     except DataError as error:
         if error.code != "data.empty":
             raise
-    return opened(tolerate_unreadable=data.tolerate_unreadable)  # says which files are unreadable
+    # says which files are unreadable
+    return open_site_data(config, progress, tolerate_unreadable=config.data.tolerate_unreadable)
 
 
 def look_at_data(manifest: Manifest, config: SiteConfig) -> Chapter:

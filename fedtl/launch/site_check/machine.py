@@ -6,13 +6,13 @@ import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from sys import platform
 
 from fedtl.backbone import BackboneCard
 from fedtl.data import Manifest
 from fedtl.features.cache import limit
 from fedtl.features.estimate import seconds_needed, still_missing
 from fedtl.home import home
+from fedtl.launch.opening import checked_device, engine_of
 from fedtl.privacy.ledger.clock import Reading, read_clock
 from fedtl.report.words import count, duration, plural, size
 from fedtl.site.config import SiteConfig
@@ -24,40 +24,19 @@ _YEARS = 20 * 365.25 * 86400.0
 _HOUR = 3600.0
 
 
-def accelerators() -> dict[str, str]:
-    """Return the accelerators that torch can use, by kind; torch is asked where one may be."""
-    if platform != "darwin" and not Path("/dev/nvidiactl").exists():
-        return {}
-    import torch
-
-    found = {}
-    if torch.cuda.is_available():
-        found["cuda"] = torch.cuda.get_device_name(0)
-    if torch.backends.mps.is_available():
-        found["mps"] = "Apple MPS"
-    return found
-
-
 def look_at_device(config: SiteConfig) -> Iterator[Finding]:
-    """Compare the device that is wanted with what is there."""
-    found = accelerators()
-    there = ", ".join(f"{kind} ({name})" for kind, name in found.items())
-    wanted = config.device
-    if wanted in ("cuda", "mps") and wanted not in found:
-        what = f"device = '{wanted}' is not there; found: {there or 'the CPU only'}"
-        cure = "Set device = 'auto' or 'cpu' in site.toml, or install the driver and torch for it."
-        yield Finding("device", "broken", what, cure)
-    elif found and wanted == "cpu":
-        what = f"the CPU, as site.toml says, although there is {there}"
-        yield Finding("device", "ok", what)
+    """Say where the backbone runs.
+
+    Raises
+    ------
+    ConfigError
+        The device that is wanted is not there.
+    """
+    there = ", ".join(f"{kind} ({name})" for kind, name in checked_device(config).items())
+    if there and config.device == "cpu":
+        yield Finding("device", "ok", f"the CPU, as site.toml says, although there is {there}")
     else:
         yield Finding("device", "ok", there or "the CPU")
-
-
-def engine_of(config: SiteConfig) -> str:
-    """Return the kind of engine that a site's settings ask for."""
-    engine = config.backbone.engine
-    return "onnx" if engine == "auto" and config.device == "cpu" else engine
 
 
 def look_at_features(

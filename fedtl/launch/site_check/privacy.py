@@ -15,7 +15,7 @@ from fedtl.privacy.ledger import Budget, DataSet, Ledger
 from fedtl.privacy.ledger.clock import AHEAD, BACK, Reading, agreed, read_clock
 from fedtl.privacy.ledger.spend import REFERENCE_DELTA
 from fedtl.report.words import count, duration, plural, privacy
-from fedtl.site.config import POLICY_FILE, SITE_FILE, SiteFolder
+from fedtl.site.config import IDENTITY, POLICY_FILE, SITE_FILE, SiteFolder
 from fedtl.site.policy import SitePolicy
 from fedtl.types import Finding
 
@@ -195,7 +195,7 @@ def look_at_permissions(folder: Path) -> Iterator[Finding]:
     if os.name != "posix":
         return
     open_to_write, open_to_read = [], []
-    for path in (folder, *(folder / name for name in (SITE_FILE, POLICY_FILE, LEDGER))):
+    for path in (folder, *(folder / name for name in (SITE_FILE, POLICY_FILE, LEDGER, IDENTITY))):
         if path.exists():
             mode = stat.S_IMODE(path.stat().st_mode)
             if mode & 0o022:
