@@ -11,6 +11,7 @@ import torch
 from flwr.app import Context
 
 from fedtl.errors import DataError
+from fedtl.privacy.ledger import DataSet
 from fedtl.privacy.plan import PrivacyPlan, Release
 from fedtl.site.site import Site
 from fedtl.train.fit import Examples
@@ -99,3 +100,8 @@ def toy_release(count: int = 1000, *, poisson: bool = False, **changes: object) 
 def toy_plan(count: int = 1000, *, poisson: bool = False, **changes: object) -> PrivacyPlan:
     """Return a plan of one toy release."""
     return PrivacyPlan(1e4, 1e-5, (toy_release(count, poisson=poisson, **changes),))
+
+
+def toy_records(seed: int, n: int = 20) -> DataSet:
+    """Return ``n`` records as a ledger knows them."""
+    return DataSet.of(np.random.default_rng(seed).integers(0, 256, (n, 32), dtype=np.uint8))

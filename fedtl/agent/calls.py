@@ -17,5 +17,9 @@ CALLS: dict[str, tuple[str, ...]] = {
 CALL_OF = {kind: call for call, kinds in CALLS.items() for kind in kinds}
 MOST_BYTES = 1 << 28
 """Of one message, 256 MiB: a Gram matrix of 8,000 features fits."""
+OPTIONS = [
+    ("grpc.max_send_message_length", MOST_BYTES),
+    ("grpc.max_receive_message_length", MOST_BYTES),
+]
 LONGEST_PATH = 100
 """Characters of a unix socket's path; the system allows 107."""

@@ -9,20 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import grpc
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
 from fedtl.agent.agent_pb2 import Answer, Nothing, State, Task
-from fedtl.agent.calls import CALL_OF, MOST_BYTES, SERVICE
+from fedtl.agent.calls import CALL_OF, OPTIONS, SERVICE
 from fedtl.errors import TransportError
 from fedtl.transport._identity import records_from_bytes, records_to_bytes
 
-_OPTIONS = [
-    ("grpc.max_send_message_length", MOST_BYTES),
-    ("grpc.max_receive_message_length", MOST_BYTES),
-]
 UNAVAILABLE, TOO_LARGE = "agent.unavailable", "message.too-large"
 _CODES = {grpc.StatusCode.RESOURCE_EXHAUSTED: TOO_LARGE}
 
@@ -54,16 +51,10 @@ class AgentClient:
         if call is None:
             return _failed(message, "message.invalid")
         task = Task(run=run, kind=kind, content=records_to_bytes(message.content))
-        with grpc.insecure_channel(f"unix:{self._socket}", options=_OPTIONS) as channel:
-            asked = channel.unary_unary(
-                f"/{SERVICE}/{call}",
-                request_serializer=Task.SerializeToString,
-                response_deserializer=Answer.FromString,
-            )
-            try:
-                answer = asked(task, timeout=timeout)
-            except grpc.RpcError as error:
-                return _failed(message, _CODES.get(error.code(), UNAVAILABLE))
+        try:
+            answer: Answer = self._call(call, task, Answer, timeout)
+        except grpc.RpcError as error:
+            return _failed(message, _CODES.get(error.code(), UNAVAILABLE))
         if answer.failure:
             return _failed(message, answer.failure)
         return Message(records_from_bytes(answer.content), reply_to=message)
@@ -76,21 +67,24 @@ class AgentClient:
         TransportError
             With code ``agent.unavailable``.
         """
-        with grpc.insecure_channel(f"unix:{self._socket}") as channel:
-            asked = channel.unary_unary(
-                f"/{SERVICE}/Status",
-                request_serializer=Nothing.SerializeToString,
-                response_deserializer=State.FromString,
-            )
-            try:
-                state: State = asked(Nothing(), timeout=timeout)
-            except grpc.RpcError as error:
-                raise TransportError(
-                    f"No site agent answers at '{self._socket}'.",
-                    next_step="Start it, and check who may write to the socket.",
-                    code=UNAVAILABLE,
-                ) from error
+        try:
+            state: State = self._call("Status", Nothing(), State, timeout)
+        except grpc.RpcError as error:
+            raise TransportError(
+                f"No site agent answers at '{self._socket}'.",
+                next_step="Start it, and check who may write to the socket.",
+                code=UNAVAILABLE,
+            ) from error
         return state
+
+    def _call(self, name: str, sent: Task | Nothing, told: Any, timeout: float | None) -> Any:
+        with grpc.insecure_channel(f"unix:{self._socket}", options=OPTIONS) as channel:
+            asked = channel.unary_unary(
+                f"/{SERVICE}/{name}",
+                request_serializer=type(sent).SerializeToString,
+                response_deserializer=told.FromString,
+            )
+            return asked(sent, timeout=timeout)
 
 
 def thin_client_app(otherwise: Callable[[], ClientApp]) -> ClientApp:

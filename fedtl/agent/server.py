@@ -24,7 +24,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from fedtl import __version__
 from fedtl.agent.agent_pb2 import Answer, Nothing, State, Task
-from fedtl.agent.calls import CALLS, LONGEST_PATH, MOST_BYTES, SERVICE
+from fedtl.agent.calls import CALLS, LONGEST_PATH, OPTIONS, SERVICE
 from fedtl.agent.client import AgentClient
 from fedtl.apps.client import make_client_app
 from fedtl.errors import CacheError, TransportError
@@ -140,13 +140,7 @@ def serving(site: Site, socket: Path, *, mode: int = 0o600) -> Iterator[Agent]:
     _make_room(socket)
     agent = Agent(site)
     workers = ThreadPoolExecutor(_WAITING, thread_name_prefix="fedtl-agent")
-    server = grpc.server(
-        workers,
-        options=[
-            ("grpc.max_receive_message_length", MOST_BYTES),
-            ("grpc.max_send_message_length", MOST_BYTES),
-        ],
-    )
+    server = grpc.server(workers, options=OPTIONS)
     server.add_generic_rpc_handlers((_handlers(agent),))
     healthy = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(healthy, server)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fedtl.rounds.check import SHAPE, usable_replies
 from fedtl.wire.arrays import unpack
-from fedtl.wire.messages import LABELS, records
+from fedtl.wire.messages import LABELS, MECHANISMS, records
 
 Counts = dict[str, NDArray[np.float64]]
 
@@ -50,7 +50,7 @@ def ask_labels(
     for reply in usable:
         name = sites[reply.metadata.src_node_id]
         (arrays,) = records(reply.content, ArrayRecord)
-        told = unpack(arrays).get("labels")
+        told = unpack(arrays).get(MECHANISMS[LABELS])
         if told is None or told.shape != (classes,):
             failures[name] = SHAPE
         else:

@@ -11,7 +11,7 @@ from fedtl.train.batches import Examples, units_of
 from fedtl.train.counts import evaluate, label_counts
 from fedtl.train.heads import check_head, trained_part
 from fedtl.types import Evaluation, Update
-from fedtl.wire.messages import EVALUATE, LABELS, Request, release_of
+from fedtl.wire.messages import EVALUATE, LABELS, MECHANISMS, Request, release_of
 
 _SUMS, _CONFUSION = "sums", "confusion"
 
@@ -92,7 +92,7 @@ def site_labels(site: Site, request: Request, spent: int = 0, run: str = "") -> 
     releases = paid(account, release, spent, 1)
     streams = site.streams(request, "labels")
     counts = label_counts(train, classes, release=release, streams=streams)
-    update = Update({LABELS.partition(".")[2]: counts}, 1.0, releases)
+    update = Update({MECHANISMS[LABELS]: counts}, 1.0, releases)
     return update if account is None or release is None else account.keep(update)
 
 

@@ -157,10 +157,10 @@ class Site:
         release, mechanism = release_of(request, kind), ADDITIVE[kind]
         if request.arrays:
             check_head(request.arrays, width=self.width, classes=len(self.classes))
-        train = self.whitened(request.arrays)[0]
         account = self.account(request, kind, run, seal=seal)
         if account is not None and (given := account.answered()) is not None:
             return given
+        train = self.whitened(request.arrays)[0]
         check_seal(self, request, release, seal)
         self.rules.check_size(self.name, len(train))
         releases = paid(account, release, spent, 1)

@@ -14,6 +14,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
 from fedtl.privacy.plan import PrivacyPlan
+from fedtl.train.additive import gram_deviation
 from fedtl.train.ridge import add, ridge_head
 from fedtl.wire.arrays import pack, unpack
 from fedtl.wire.messages import STATISTICS
@@ -68,8 +69,7 @@ class Fed3R(FedAvg):
         plan = config.get("plan")
         if isinstance(plan, str) and plan:
             release = PrivacyPlan.from_json(plan).release("statistics")
-            whole = release.noise_multiplier * 2**0.5 * release.clip_norm**2
-            self.noise_sd_per_site = whole / max(release.honest_sites, 1) ** 0.5
+            self.noise_sd_per_site = gram_deviation(release) / max(release.honest_sites, 1) ** 0.5
         content = RecordDict({self.configrecord_key: config})
         return self._construct_messages(content, list(grid.get_node_ids()), STATISTICS)
 

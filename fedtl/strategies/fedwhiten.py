@@ -25,6 +25,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
 from fedtl.privacy.plan import PrivacyPlan
+from fedtl.train.additive import gram_deviation
 from fedtl.train.ridge import unpack as full_matrix
 from fedtl.train.task import TrainTask
 from fedtl.train.whitening import MEAN, PULL, spectrum
@@ -157,7 +158,7 @@ class FedWhiten(FedAvg):
         if self._plan is not None:
             release = self._plan.release("covariance")
             of_sum = len(parts) / max(release.honest_sites, 1)
-            noise = release.noise_multiplier * release.clip_norm**2 * of_sum**0.5
+            noise = gram_deviation(release) * of_sum**0.5
         moments = full_matrix(np.sum([part["gram"] for part in parts], axis=0) / n)
         read = spectrum(
             moments,

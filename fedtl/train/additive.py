@@ -191,10 +191,16 @@ def deviations(release: Release, width: int, mechanism: str) -> Deviations:
     noise, clip = release.noise_multiplier, release.clip_norm
     if mechanism == "mean":
         return {"sum": noise * clip}
+    diagonal = gram_deviation(release)
     if mechanism == "covariance":
-        return {"gram": _symmetric(width - 1) * (noise * clip**2)}
-    joint = noise * math.sqrt(2)
-    return {"gram": _symmetric(width) * (joint * clip**2), "moment": joint * clip}
+        return {"gram": _symmetric(width - 1) * diagonal}
+    return {"gram": _symmetric(width) * diagonal, "moment": noise * math.sqrt(2) * clip}
+
+
+def gram_deviation(release: Release) -> float:
+    """Return the standard deviation of the noise on the diagonal of a Gram matrix."""
+    joint = math.sqrt(2) if release.mechanism == "statistics" else 1.0
+    return release.noise_multiplier * joint * release.clip_norm**2
 
 
 def _symmetric(d: int) -> NDArray[np.float64]:

@@ -20,7 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from toys import CANARY, WIDTH, Toys, toy_plan
 
 from fedtl.agent.agent_pb2 import Answer, Task
-from fedtl.agent.calls import CALL_OF, CALLS, SERVICE
+from fedtl.agent.calls import CALL_OF, CALLS, MOST_BYTES, OPTIONS, SERVICE
 from fedtl.agent.client import AgentClient, thin_client_app
 from fedtl.agent.server import serving
 from fedtl.apps.client import make_client_app
@@ -94,7 +94,7 @@ def test_only_its_owner_may_ask(socket: Path, site: Site) -> None:
 
 
 def raw(socket: Path, call: str, task: Task) -> Answer:
-    with grpc.insecure_channel(f"unix:{socket}") as channel:
+    with grpc.insecure_channel(f"unix:{socket}", options=[(OPTIONS[0][0], -1)]) as channel:
         asked = channel.unary_unary(
             f"/{SERVICE}/{call}",
             request_serializer=Task.SerializeToString,
@@ -287,12 +287,12 @@ def test_the_thin_app_imports_nothing_that_could_read_data() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_an_oversized_message_is_refused_by_the_agent(
-    socket: Path, site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("fedtl.agent.server.MOST_BYTES", 100_000)
+def test_an_oversized_message_is_refused_by_the_agent(socket: Path, site: Site) -> None:
     with serving(site, socket):
+        with pytest.raises(grpc.RpcError) as error:
+            raw(socket, "Train", Task(run=7, kind=TRAIN, content=bytes(MOST_BYTES)))
+        assert error.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
         wide = content()
-        wide["more"] = ConfigRecord({"text": "x" * 200_000})
+        wide["more"] = ConfigRecord({"bytes": bytes(MOST_BYTES)})
         assert ask(socket, TRAIN, wide).error.reason == "message.too-large"
         assert ask(socket, TRAIN, content()).has_content()

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
-from toys import NAMES, WIDTH, Toys, toy_plan
+from toys import NAMES, WIDTH, Toys, toy_plan, toy_records
 
 from fedtl.apps.client import make_client_app
 from fedtl.errors import FedtlError, SiteFailure
 from fedtl.privacy.accountant import epsilon_of
-from fedtl.privacy.ledger import Budget, DataSet, Ledger
+from fedtl.privacy.ledger import Budget, Ledger
 from fedtl.rounds import Settings, State, run
 from fedtl.rounds.sites import describe_sites
 from fedtl.site.account import bytes_of, content_of, update_of
@@ -35,20 +34,10 @@ HEAD = initial_head("linear", WIDTH, 3)
 PLAN = toy_plan(20)
 
 
-def records(seed: int, n: int = 20) -> DataSet:
-    return DataSet.of(np.random.default_rng(seed).integers(0, 256, (n, 32), dtype=np.uint8))
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with Ledger.open(tmp_path / "ledger.sqlite") as opened:
-        yield opened
-
-
 def real(ledger: Ledger, *, name: str = "site-a", **toys: object) -> Site:
     """Return a site whose noise comes from the operating system."""
     site = Toys(simulated=False, **toys).site(name)  # type: ignore[arg-type]
-    site.ledger, site.dataset = ledger, records(1)
+    site.ledger, site.dataset = ledger, toy_records(1)
     return site
 
 
@@ -116,7 +105,7 @@ def test_a_run_goes_on_without_the_site_that_refuses(tmp_path: Path) -> None:
     for name in NAMES[:3]:
         site = toys.site(name)
         site.ledger = Ledger.open(tmp_path / name, durable=False)
-        site.dataset = records(NAMES.index(name))
+        site.dataset = toy_records(NAMES.index(name))
     least = Budget(epsilon_of(PLAN.event({"gradients": 2}), 1e-5), 1e-5)
     toys.site("site-b").policy = replace(SIMULATED, budget=least)
     grid = StackedGrid(make_client_app(toys), NAMES[:3], site_of=toys)
@@ -185,7 +174,7 @@ def test_a_reply_that_cannot_be_stored_is_not_handed_out(
 
 def test_seeded_noise_is_recomputed_under_its_charge(ledger: Ledger) -> None:
     site = Toys().site("site-a")
-    site.ledger, site.dataset = ledger, records(1)
+    site.ledger, site.dataset = ledger, toy_records(1)
     first, again = train(site, request(seed=3)), train(site, request(seed=3))
     np.testing.assert_array_equal(weights(first), weights(again))
     assert [e.kind for e in ledger.entries()] == ["charge"]

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 from flwr.app import Message, RecordDict
-from toys import NAMES, WIDTH, Toys, toy_examples, toy_plan, toy_release
+from toys import NAMES, WIDTH, Toys, toy_examples, toy_plan, toy_records, toy_release
 
 from fedtl.apps.client import make_client_app
 from fedtl.errors import PrivacyError
 from fedtl.privacy.accountant import epsilon_of
 from fedtl.privacy.events import GaussianEvent
-from fedtl.privacy.ledger import Budget, DataSet, Ledger
+from fedtl.privacy.ledger import Budget, Ledger
 from fedtl.privacy.plan import PrivacyPlan
 from fedtl.site.cohort import train_cohort
 from fedtl.site.metrics import site_evaluation, site_labels
@@ -41,19 +39,9 @@ def request(round_: int = 1, *, plan: PrivacyPlan | None = PLAN, seed: int | Non
     return Request(dict(HEAD), TrainTask(rounds=5, steps=1), plan, round_, seed)
 
 
-def records(seed: int, n: int = 20) -> DataSet:
-    return DataSet.of(np.random.default_rng(seed).integers(0, 256, (n, 32), dtype=np.uint8))
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with Ledger.open(tmp_path / "ledger.sqlite") as opened:
-        yield opened
-
-
 def charged(ledger: Ledger, *, simulated: bool = False) -> Site:
     site = Toys(simulated=simulated).site("site-a")
-    site.ledger, site.dataset, site.held_out_dataset = ledger, records(1), records(2, 15)
+    site.ledger, site.dataset, site.held_out_dataset = ledger, toy_records(1), toy_records(2, 15)
     return site
 
 
@@ -151,11 +139,11 @@ def test_metrics_are_paid_for_by_held_out_records_alone(ledger: Ledger) -> None:
     site = charged(ledger)
     site_evaluation(site, request(), run="7")
     (entry, _) = ledger.entries()
-    assert entry.dataset == records(2, 15).fingerprint
+    assert entry.dataset == toy_records(2, 15).fingerprint
     assert entry.event == GaussianEvent(METRICS.noise_multiplier, 1)
-    assert epsilon_of(ledger.spend(records(1)), 1e-5) == 0
+    assert epsilon_of(ledger.spend(toy_records(1)), 1e-5) == 0
     site_labels(site, request(0), run="7")
-    assert [e.dataset for e in ledger.entries()][2:] == [records(1).fingerprint] * 2
+    assert [e.dataset for e in ledger.entries()][2:] == [toy_records(1).fingerprint] * 2
     assert ledger.releases("7", EVALUATE) == ledger.releases("7", LABELS) == 1
 
 
@@ -206,7 +194,7 @@ def test_unreadable_data_and_heads_that_do_not_fit_cost_nothing(ledger: Ledger) 
             ask(site, request(plan=by_group))
         assert error.value.code == "policy.unit"
     broken = Toys(simulated=False, faults={"site-a": "broken"}).site("site-a")
-    broken.ledger, broken.dataset, broken.held_out_dataset = ledger, records(1), records(2)
+    broken.ledger, broken.dataset, broken.held_out_dataset = ledger, toy_records(1), toy_records(2)
     for ask in (site_evaluation, site_labels):
         with pytest.raises(RuntimeError):
             ask(broken, request())
