@@ -48,12 +48,17 @@ def test_accuracy_is_the_diagonals_share() -> None:
 
 
 def test_ratios_of_noised_counts_stay_in_their_range() -> None:
-    for wrong, right in ((-3.5, 4.0), (4.0, -3.5), (-2.0, -1.0), (0.2, 0.3)):
+    for wrong, right, accuracy in (
+        (-3.5, 4.0, 1.0),
+        (4.0, -3.5, 0.0),
+        (-2.0, -1.0, math.nan),
+        (0.2, 0.3, 0.6),
+    ):
         noised = Evaluation(wrong, right, -1.0, releases=1)
         assert noised.weight >= 1
         assert noised.measured
         assert noised.loss == 0
-        assert math.isnan(noised.accuracy) or 0 <= noised.accuracy <= 1
+        assert noised.accuracy == pytest.approx(accuracy, nan_ok=True)
 
 
 keys = st.tuples(

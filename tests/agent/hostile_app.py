@@ -27,14 +27,14 @@ def tried(attempt: Callable[[], object]) -> str:
         return type(error).__name__
 
 
-def asked(state: Path, kind: str, plan: PrivacyPlan | None = None) -> str:
+def asked(state: Path, kind: str, plan: PrivacyPlan | None = None, steps: int = 2) -> str:
     """Ask the agent itself for a head that fits; return its failure, or what came back."""
     agent = AgentClient(state / "agent.sock")
     about = agent.ask(Message(RecordDict(), 1, DESCRIBE), 9, timeout=60)
     if about.has_error():
         return str(about.error.reason)
     site = read_description(about)
-    sent = content(plan, width=site.width, classes=len(site.classes))
+    sent = content(plan, width=site.width, classes=len(site.classes), steps=steps)
     reply = agent.ask(Message(sent, 1, kind), 9, timeout=60)
     if reply.has_error():
         return str(reply.error.reason)
@@ -62,8 +62,8 @@ def attempts(state: Path, data: Path, home: Path) -> dict[str, str]:
         "the labels": asked(state, "train.labels"),
         "the exact results": asked(state, "evaluate"),
         "the features": asked(state, "train.features"),
-        "an update without its noise": asked(state, "train", plan=toy_plan(honest_sites=2)),
-        "more than the plan": asked(state, "train", plan=toy_plan(1)),
+        "an update without its noise": asked(state, "train", toy_plan(honest_sites=2), 1),
+        "more than the plan": asked(state, "train", toy_plan(1)),
     }
 
 

@@ -70,13 +70,23 @@ def hostile(state: Path, *, group: int) -> dict[str, str]:
     return found
 
 
+def files(found: dict[str, str]) -> set[str]:
+    """Return what all attempts on files, of which there are ten, came to."""
+    verbs = ("list", "read", "change", "delete", "take")
+    told = [got for what, got in found.items() if what.split()[0] in verbs]
+    assert len(told) == 10
+    return set(told)
+
+
 def test_a_hostile_app_gets_nothing_and_spends_nothing(state: Path) -> None:
     found = hostile(state, group=GROUP)
     assert {what: got for what, got in found.items() if got.startswith("GOT")} == {}
     assert found["a raw update"] == found["raw sums"] == "policy.unprotected"
     assert found["the labels"] == found["the exact results"] == "policy.metrics"
     assert found["the features"] == "message.invalid"
-    assert found["read the ledger"] == found["read a feature"] == "PermissionError"
+    assert found["an update without its noise"] == "secagg.required"
+    assert found["more than the plan"] == "privacy.spent"
+    assert files(found) == {"PermissionError"}
     with Ledger.open(state / "ledger.sqlite", read_only=True) as ledger:
         assert ledger.entries() == ()
 
@@ -84,4 +94,5 @@ def test_a_hostile_app_gets_nothing_and_spends_nothing(state: Path) -> None:
 def test_outside_the_group_the_socket_is_shut(state: Path) -> None:
     found = hostile(state, group=APP)
     assert {what: got for what, got in found.items() if got.startswith("GOT")} == {}
-    assert found["a raw update"] == "agent.unavailable"
+    assert files(found) == {"PermissionError"}
+    assert found["a raw update"] == found["the labels"] == "agent.unavailable"

@@ -230,6 +230,7 @@ def test_the_same_sites_take_part_and_the_same_are_lost(
 def test_the_same_results_are_told(played: Callable[[str], Outcomes], name: str, job: str) -> None:
     """In clear and with noise, which comes from the seed, the round and the site alone."""
     reference, got = played("local").jobs[job].records, played(name).jobs[job].records
+    assert any(record.evaluations for record in got)
     for ours, theirs in zip(got, reference, strict=True):
         assert ours.unevaluated == theirs.unevaluated
         assert set(ours.evaluations) == set(theirs.evaluations)
@@ -237,6 +238,9 @@ def test_the_same_results_are_told(played: Callable[[str], Outcomes], name: str,
             other = theirs.evaluations[site]
             assert (result.wrong, result.right) == (other.wrong, other.right)
             assert result.losses == pytest.approx(other.losses, rel=1e-5 if name == "ray" else 0)
+            assert (result.confusion is None) == (other.confusion is None)
+            if result.confusion is not None:
+                np.testing.assert_array_equal(result.confusion, other.confusion)
             assert result.releases == other.releases == (ours.round if job == "told" else 0)
 
 

@@ -79,12 +79,17 @@ def test_in_clear_everything_is_as_exact_as_it_was(tmp_path: Path) -> None:
 
 
 def test_noised_metrics_end_to_end(tmp_path: Path) -> None:
-    """Nothing that a site answers, and nothing on disk, holds a true number of its results."""
+    """Nothing that a site answers holds a true number of its results."""
     chosen = recipe(**NOISED, train__rounds=3, evaluate_every=2)
     grid = recorded(chosen)
     result = run(tmp_path / "noised", chosen, grid=grid).result
-    exact = run(tmp_path / "clear", recipe(partition__kind="iid", train__rounds=3)).result
+    clear = recipe(partition__kind="iid", train__rounds=3, evaluate_every=2)
+    in_clear = recorded(clear)
+    exact = run(tmp_path / "clear", clear, grid=in_clear).result
     replies = grid.of(EVALUATE)
+    for ours, true in zip(replies, in_clear.of(EVALUATE), strict=True):
+        told, known = (dict(reply.content["metrics"].items()) for reply in (ours, true))
+        assert all(told[key] != known[key] for key in ("wrong", "right", "losses"))
     assert len(replies) == 2 * 3
     for reply in replies:
         told = dict(reply.content["metrics"].items())

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small import recipe, run
+from small import recipe, run, stopped
 
 from fedtl.errors import FedtlError, PrivacyError, RecipeError, StrategyError
 from fedtl.launch.federation import build
@@ -51,12 +51,7 @@ def test_a_resumed_run_ends_with_the_same_head(tmp_path: Path) -> None:
     chosen = recipe(**DISTRIBUTED)
     whole = run(tmp_path / "whole", chosen)
 
-    def stop(phase: str, done: int, total: int) -> None:
-        if phase == "rounds" and done == 1:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "part", chosen, progress=stop)
+    stopped(tmp_path / "part", chosen, 1)
     resumed = run(tmp_path / "part", chosen)
     np.testing.assert_array_equal(resumed.head["weight"], whole.head["weight"])
 
@@ -108,11 +103,15 @@ def test_more_honest_sites_than_must_stay_are_refused() -> None:
 
 def test_fewer_honest_sites_take_more_noise_each() -> None:
     """The promise holds whoever colludes, as long as so many are honest."""
-    federation = build(recipe(**DISTRIBUTED, privacy__honest_sites=1))
-    plan = federation.plan()
-    assert plan is not None
-    assert plan.releases[0].honest_sites == 1
-    assert plan.model == "distributed"
+
+    def share(**changes: object) -> float:
+        plan = build(recipe(**DISTRIBUTED, **changes)).plan()
+        assert plan is not None
+        assert plan.model == "distributed"
+        release = plan.release("gradients")
+        return release.noise_multiplier / release.honest_sites**0.5
+
+    assert share(privacy__honest_sites=1) == pytest.approx(2**0.5 * share(), rel=1e-6)
 
 
 def test_the_report_says_what_is_private_and_what_is_not(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from flwr.app import Message, RecordDict
 from toys import NAMES, WIDTH, Toys, toy_examples, toy_plan, toy_records, toy_release
 
 from fedtl.apps.client import make_client_app
-from fedtl.errors import PrivacyError
+from fedtl.errors import FedtlError, PrivacyError
 from fedtl.privacy.accountant import epsilon_of
 from fedtl.privacy.events import GaussianEvent
 from fedtl.privacy.ledger import Budget, Ledger
@@ -186,8 +186,9 @@ def test_simulated_noise_is_computed_again_under_its_charge(ledger: Ledger) -> N
 
 def test_unreadable_data_and_heads_that_do_not_fit_cost_nothing(ledger: Ledger) -> None:
     site = charged(ledger)
-    with pytest.raises(Exception, match="does not fit"):
+    with pytest.raises(FedtlError) as unfit:
         site_evaluation(site, replace(request(), arrays={"weight": np.zeros((3, 2), np.float32)}))
+    assert unfit.value.code == "head.invalid"
     by_group = PrivacyPlan(1e4, 1e-5, (replace(METRICS, unit="group"), replace(TOLD, unit="group")))
     for ask in (site_evaluation, site_labels):
         with pytest.raises(PrivacyError) as error:

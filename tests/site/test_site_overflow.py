@@ -73,11 +73,11 @@ def test_an_mlp_head_that_overflows_moves_no_further_than_the_clip_norm() -> Non
     head = {
         "hidden.weight": np.zeros((4, WIDTH), np.float32),
         "hidden.bias": np.zeros(4, np.float32),
-        "out.weight": np.full((3, 4), 1e30, np.float32),
+        "out.weight": np.full((3, 4), 10.0, np.float32),
         "out.bias": np.zeros(3, np.float32),
     }
-    head["hidden.weight"][:, 2] = 1e30
-    head["out.weight"][2] = -1e30
+    head["hidden.weight"][:, 2] = HUGE
+    head["out.weight"][2] = -10.0
     moved = []
     for data in with_and_without_victim():
         after = fit_mlp_head(
@@ -88,7 +88,8 @@ def test_an_mlp_head_that_overflows_moves_no_further_than_the_clip_norm() -> Non
             streams=Silent(),  # type: ignore[arg-type]
         )
         assert all(np.isfinite(values).all() for values in after.values())
-        moved.append(np.concatenate([after[k].ravel() - head[k].ravel() for k in ("out.bias",)]))
+        moved.append(np.concatenate([after[k].ravel() - head[k].ravel() for k in head]))
+    assert np.linalg.norm(moved[1]) > 0.1  # those who do not overflow move it
     assert float(np.linalg.norm(moved[0] - moved[1])) <= 0.5 * (1 + 1e-5)
 
 
@@ -96,7 +97,10 @@ def test_an_mlp_head_that_overflows_moves_no_further_than_the_clip_norm() -> Non
 def test_a_whitening_that_overflows_keeps_the_bound_of_every_record(mechanism: str) -> None:
     release = toy_release(1, mechanism=mechanism, clip_norm=1.0)
     d = WIDTH - 1
+    along = torch.zeros(d, 2)
+    along[2] = float(HUGE)  # overflows for the victim only
     for mean, pull in (
+        (torch.zeros(d), along),
         (torch.full((d,), HUGE), torch.zeros(d, 2)),
         (torch.zeros(d), torch.full((d, 2), HUGE)),
         (torch.full((d,), HUGE), torch.full((d, 2), -HUGE)),
@@ -110,6 +114,8 @@ def test_a_whitening_that_overflows_keeps_the_bound_of_every_record(mechanism: s
             )
             for data in with_and_without_victim()
         ]
+        if pull is along:
+            assert all(np.abs(values).max() > 0.1 for values in both[1].values())
         for name, values in both[0].items():
             assert np.isfinite(values).all()
             assert np.linalg.norm(values - both[1][name]) <= 1 + 1e-6

@@ -116,8 +116,7 @@ def test_evenness_is_the_energy_over_the_strongest_direction_that_is_left(k: int
     after = damp @ clean @ damp
     strongest = np.linalg.eigvalsh(after)[-1]
     assert read.evenness <= np.trace(after) / 1e-3
-    if k < 4:
-        assert read.evenness == pytest.approx(np.trace(after) / strongest, rel=0.05)
+    assert read.evenness == pytest.approx(np.trace(after) / strongest, rel=0.05)
 
 
 # ------------------------------------------------------------------------------ as part of a head

@@ -16,11 +16,8 @@ def main(folder: Path, at: int) -> None:
     site = build(load_recipe(folder / "linked.toml")).site(at)
     done = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: done.set())
-    with serving(site, folder / f"{at}.sock") as agent:
-        told = folder / f"{at}.answered"
-        while not done.wait(0.5):
-            state = agent.status()
-            told.write_text(f"{state.answered} answered, {state.refused} refused")
+    with serving(site, folder / f"{at}.sock"):
+        done.wait()
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from fedtl.agent.client import AgentClient
 from fedtl.launch.simulate import simulate
 from fedtl.recipe import load_recipe
 
@@ -153,5 +154,5 @@ def test_the_head_is_that_of_a_simulation(
     got, expected = load_file(heads[0])["weight"], simulated.head["weight"]
     np.testing.assert_allclose(got, expected, atol=1e-6)  # type: ignore[arg-type]
     assert np.abs(got).max() > 0.01
-    asked = [(tmp_path / f"{at}.answered").read_text() for at in range(AGENTS)]
-    assert asked == ["6 answered, 0 refused"] * AGENTS  # description and five stages
+    told = [AgentClient(tmp_path / f"{at}.sock").status() for at in range(AGENTS)]
+    assert [(s.answered, s.refused) for s in told] == [(6, 0)] * AGENTS  # description, five stages
