@@ -6,23 +6,22 @@ They are the boundary: pydantic reads them, and inside fedtl a policy is the fro
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from fedtl.errors import ConfigError
 from fedtl.privacy.ledger import Budget
 from fedtl.recipe import Backbone
 from fedtl.recipe.explain import TomlKind, resolve_path
 from fedtl.recipe.tables import Table
+from fedtl.site.names import ADDRESS, NAME, Fingerprint
 from fedtl.site.policy import STRICT, SitePolicy
 
 SITE_FILE, POLICY_FILE, IDENTITY = "site.toml", "policy.toml", "identity.key"
 """In a state folder; the last is the key by which other sites know this one."""
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,60}$"
 _PATHS = (
     *("data.source", "backbone.weights"),
     *("server.root_certificates", "server.private_key", "server.public_key"),
@@ -42,7 +41,7 @@ class SiteData(Table):
 class Server(Table):
     """Where the federation's server is, and how the site and it know each other."""
 
-    address: str = Field("", pattern=r"^$|^[^\s/:]+:[0-9]{1,5}$", description="host:port")
+    address: str = Field("", pattern=f"^$|{ADDRESS}", description="host:port")
     root_certificates: str = Field("", description="certificates that the server's is signed by")
     private_key: str = Field("", description="by which the server knows this site")
     public_key: str = Field("", description="its other half")
@@ -69,17 +68,6 @@ class SiteConfig(Table):
         if bool(server.private_key) != bool(server.public_key):
             raise ValueError("server.private_key and server.public_key belong together")
         return self
-
-
-def _fingerprint(text: Any) -> Any:
-    """Accept the colons and capitals of ``openssl x509 -fingerprint -sha256``."""
-    plain = text.replace(":", "").lower() if isinstance(text, str) else ""
-    if not re.fullmatch("[0-9a-f]{64}", plain):
-        raise ValueError("a fingerprint is a SHA-256 of 64 hexadecimal digits")
-    return plain
-
-
-Fingerprint = Annotated[str, BeforeValidator(_fingerprint)]
 
 
 class BudgetTable(Table):

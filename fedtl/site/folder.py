@@ -9,7 +9,8 @@ import tomli_w
 
 from fedtl.errors import ConfigError
 from fedtl.home import unwritable, write_atomic
-from fedtl.site.config import NAME, POLICY_FILE, SITE_FILE, load_config
+from fedtl.site.config import POLICY_FILE, SITE_FILE, load_config
+from fedtl.site.names import NAME
 
 PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
 
