@@ -17,7 +17,6 @@ from fedtl.audit.result import AuditResult, Inversion, Membership, SumsAudit
 from fedtl.audit.sums import sums_canaries
 from fedtl.errors import RecipeError
 from fedtl.launch.federation import Federation, build
-from fedtl.launch.plans import task_of
 from fedtl.launch.progress import Progress, silent
 from fedtl.privacy.accountant import epsilon_of
 from fedtl.privacy.plan import PrivacyPlan, Release
@@ -25,6 +24,7 @@ from fedtl.recipe import Recipe
 from fedtl.rng import stream
 from fedtl.train.additive import MECHANISMS
 from fedtl.train.fit import Examples
+from fedtl.train.task import TrainTask
 
 SIGNIFICANCE = 0.05
 MOST_MEMBERS, MOST_INVERTED = 1000, 100
@@ -67,7 +67,7 @@ def audit(
         )
     clock = [time.perf_counter()]
     federation = build(recipe, progress)
-    plan, task = federation.plan(), task_of(recipe)
+    plan, task = federation.plan(), TrainTask.of(recipe)
     at = int(np.argmax([len(rows.train) for rows in federation.rows]))
     site, classes = federation.site(at), len(federation.manifest.classes)
     clock.append(time.perf_counter())
@@ -170,7 +170,7 @@ def _membership(
     made = train_shadows(
         pool,
         len(federation.manifest.classes),
-        task=task_of(federation.recipe),
+        task=TrainTask.of(federation.recipe),
         release=replace(release, public_size=len(pool) / 2) if release else None,
         shadows=shadows,
         seed=seed,

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 from fedtl.apps.client import make_client_app
 from fedtl.launch.federation import Federation, Sites
-from fedtl.launch.plans import task_of
 from fedtl.launch.progress import Progress
 from fedtl.rounds import Settings, State, run
 from fedtl.rounds.sites import describe_sites
 from fedtl.site.cohort import train_cohort
 from fedtl.strategies import make_strategy
 from fedtl.train.counts import evaluate
+from fedtl.train.task import TrainTask
 from fedtl.transport.stacked import StackedGrid
 from fedtl.types import Arrays, Update
 from fedtl.wire.messages import Request, task_config
@@ -67,7 +67,7 @@ def _without_privacy(federation: Federation, progress: Progress) -> float:
         strategy,
         sites={node: d.name for node, d in describe_sites(grid).items()},
         start=State(0, federation.initial_head(strategy)),
-        config=task_config(task_of(recipe), None, seed=recipe.seed),
+        config=task_config(TrainTask.of(recipe), None, seed=recipe.seed),
         settings=Settings(
             rounds=rounds,
             sites_per_round=recipe.train.sites_per_round,
@@ -101,7 +101,7 @@ def _local_only(
 def _alone(federation: Federation, at: int) -> Arrays:
     """Train one site for as many rounds and steps as the federation had, without privacy."""
     head: Arrays = federation.initial_head(make_strategy("fedavg"))
-    task = task_of(federation.recipe)
+    task = TrainTask.of(federation.recipe)
     site = federation.site(at)
     for round_ in range(1, task.rounds + 1):
         request = Request(dict(head), task, None, round_, federation.recipe.seed)

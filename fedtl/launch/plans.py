@@ -16,28 +16,7 @@ from fedtl.recipe import Recipe
 from fedtl.rounds import Settings
 from fedtl.strategies import make_strategy
 from fedtl.train.counts import LABELS_NORM, METRICS_NORM
-from fedtl.train.task import TrainTask
 from fedtl.wire.messages import ADDITIVE
-
-
-def task_of(recipe: Recipe) -> TrainTask:
-    """Return the local training that a recipe asks for."""
-    train = recipe.train
-    return TrainTask(
-        rounds=train.rounds,
-        steps=train.local_steps,
-        sampling=train.sampling,
-        batch_size=train.batch_size,
-        optimizer=train.optimizer,
-        lr=train.lr,
-        momentum=train.momentum,
-        weight_decay=train.weight_decay,
-        schedule=train.schedule,
-        averaging=train.averaging,
-        head=recipe.head.kind,
-        hidden=recipe.head.hidden,
-    )
-
 
 FEATURE_NORM = 1.01**0.5
 """Every prepared row has unit length and a bias feature of 0.1."""

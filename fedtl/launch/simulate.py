@@ -31,7 +31,6 @@ from fedtl.launch.plans import (
     mechanisms_of,
     releases_per_round,
     settings_of,
-    task_of,
 )
 from fedtl.launch.progress import Progress, silent
 from fedtl.launch.quiet import quiet_flower
@@ -45,6 +44,7 @@ from fedtl.rounds import RoundRecord, State, run
 from fedtl.rounds.checkpoint import load, save
 from fedtl.rounds.sites import describe_sites
 from fedtl.strategies import make_strategy
+from fedtl.train.task import TrainTask
 from fedtl.transport.local import LocalGrid
 from fedtl.transport.stacked import StackedGrid
 from fedtl.transport.wrappers import DropoutGrid, MeteredGrid
@@ -207,7 +207,7 @@ class _Story:
             )
         if recipe.transport.secure:
             outer = secured(outer, self.strategy, self.federation, sites)
-        config = task_config(task_of(recipe), self.plan, seed=recipe.seed)
+        config = task_config(TrainTask.of(recipe), self.plan, seed=recipe.seed)
         if self.labels is None and self.plan is not None and self.plan.covers("labels"):
             self.labels = told_labels(outer, sites, config, self.federation)
             save_labels(self.folder / "checkpoint", self.labels)

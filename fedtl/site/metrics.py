@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from fedtl.site.origin import check_origin
 from fedtl.site.site import Site, paid
 from fedtl.train.batches import Examples, units_of
 from fedtl.train.counts import evaluate, label_counts
@@ -37,7 +38,7 @@ def site_evaluation(site: Site, request: Request, spent: int = 0, run: str = "")
     """
     release, classes = release_of(request, EVALUATE), len(site.classes)
     check_head(request.arrays, width=site.width, classes=classes)
-    site.check_origin()
+    check_origin(site.name, site.rules, request)
     if release is None:
         site.rules.check_clear(site.name)
         held_out = site.whitened(request.arrays)[1]

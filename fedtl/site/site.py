@@ -23,6 +23,7 @@ from fedtl.privacy.plan import Release
 from fedtl.privacy.release import ABOUT_HELD_OUT
 from fedtl.privacy.secagg import Identity
 from fedtl.site.account import Account, content_of
+from fedtl.site.origin import check_origin
 from fedtl.site.policy import SIMULATED, STRICT, SitePolicy
 from fedtl.site.seal import Seal
 from fedtl.train.additive import deviations, released
@@ -69,8 +70,6 @@ class Site:
         Public identities of the other sites; None believes a name when it is first met in a run.
     held_out_dataset : DataSet or None
         The held-out records, which pay for noised metrics; they have the whole budget as well.
-    coordinator, recipe : str
-        Digests of who asks and of what for, as this site knows them; empty where it does not.
     """
 
     name: str
@@ -87,8 +86,6 @@ class Site:
     identity: Identity | None = field(default=None, repr=False)
     trusted: Mapping[str, bytes] | None = None
     held_out_dataset: DataSet | None = field(default=None, repr=False)
-    coordinator: str = ""
-    recipe: str = ""
     _whitened: tuple[tuple[bytes, bytes], tuple[Examples, Examples]] | None = field(
         default=None, repr=False, init=False
     )
@@ -112,10 +109,6 @@ class Site:
     def rules(self) -> SitePolicy:
         """The site's policy, or what holds without one."""
         return self.policy or (SIMULATED if self.simulated else STRICT)
-
-    def check_origin(self) -> None:
-        """Refuse whoever the policy does not name."""
-        self.rules.check_origin(self.name, coordinator=self.coordinator, recipe=self.recipe)
 
     def describe(self) -> Description:
         """Return the site's public description."""
@@ -198,7 +191,7 @@ class Site:
             The same update sealed in two sessions could be told from two sums, so in another
             session it is another release.
         """
-        self.check_origin()
+        check_origin(self.name, self.rules, request)
         if self.ledger is None or request.plan is None:
             return None
         held_out = MECHANISMS[kind] in ABOUT_HELD_OUT
@@ -220,7 +213,8 @@ class Site:
         seeded = self.simulated and request.seed is not None
         if seal is not None and not seeded:
             content = hashlib.sha256(f"{content} in {seal.session}".encode()).hexdigest()
-        key = RequestKey(self.run or run, request.round, kind, self.name, content)
+        named = request.charter.run if request.charter else run
+        key = RequestKey(self.run or named, request.round, kind, self.name, content)
         budget = self.rules.budget
         return Account(self.ledger, dataset, budget, key, keeps_replies=not seeded)
 

@@ -7,6 +7,7 @@ import math
 from dataclasses import asdict, dataclass
 
 from fedtl.errors import RecipeError, nearest
+from fedtl.recipe import Recipe
 
 SAMPLINGS = ("full", "poisson", "shuffle")
 OPTIMIZERS = ("sgd", "adam")
@@ -81,6 +82,25 @@ class TrainTask:
                     next_step="Give a finite number from 0"
                     + (" and below 1." if top == 1 else "."),
                 )
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> TrainTask:
+        """Return the local training that a recipe asks for."""
+        train = recipe.train
+        return cls(
+            rounds=train.rounds,
+            steps=train.local_steps,
+            sampling=train.sampling,
+            batch_size=train.batch_size,
+            optimizer=train.optimizer,
+            lr=train.lr,
+            momentum=train.momentum,
+            weight_decay=train.weight_decay,
+            schedule=train.schedule,
+            averaging=train.averaging,
+            head=recipe.head.kind,
+            hidden=recipe.head.hidden,
+        )
 
     def lr_at(self, round_: int, step: int) -> float:
         """Return the learning rate of ``step`` (from 0) in ``round_`` (from 1)."""

@@ -32,6 +32,7 @@ from fedtl.privacy.plan import PrivacyPlan, Release
 from fedtl.train.task import TrainTask
 from fedtl.types import Description, Evaluation, Update
 from fedtl.wire.arrays import HostRecordDict, pack, unpack
+from fedtl.wire.charter import CHARTER, Charter, read_charter
 
 TRAIN, LABELS = "train", "train.labels"
 EVALUATE, DESCRIBE = "evaluate", "query.describe"
@@ -67,6 +68,7 @@ class Request:
     round: int
     seed: int | None
     confusion: bool = True
+    charter: Charter | None = None
 
 
 def task_config(
@@ -99,7 +101,8 @@ def evaluation_config(config: ConfigRecord, *, round_: int, confusion: bool) -> 
 
 def read_request(content: RecordDict) -> Request:
     """Read what a server sent; whatever is not understood is refused with a code."""
-    configs = (r for k, r in content.items() if k != SEALED and isinstance(r, ConfigRecord))
+    others = (SEALED, CHARTER)
+    configs = (r for k, r in content.items() if k not in others and isinstance(r, ConfigRecord))
     config = next(configs, ConfigRecord())
     heads = records(content, ArrayRecord)
     if len(heads) > 1:
@@ -126,6 +129,7 @@ def read_request(content: RecordDict) -> Request:
         round=round_,
         seed=seed,
         confusion=confusion,
+        charter=read_charter(content),
     )
 
 

@@ -15,10 +15,11 @@ from small import recipe, run, stopped
 from fedtl.errors import CacheError, PrivacyError, RecipeError
 from fedtl.launch.federation import build
 from fedtl.launch.history import Entry, Tally
-from fedtl.launch.plans import FEATURE_NORM, plan_of, task_of
+from fedtl.launch.plans import FEATURE_NORM, plan_of
 from fedtl.launch.simulate import new_folder, recipe_of
 from fedtl.privacy.ledger import Ledger
 from fedtl.rounds import RoundRecord
+from fedtl.train.task import TrainTask
 
 
 def test_two_processes_do_not_work_in_one_folder(tmp_path: Path) -> None:
@@ -195,7 +196,7 @@ def test_the_plan_is_made_for_the_whole_run_by_public_numbers_alone() -> None:
     assert statistics is not None
     assert [(r.mechanism, r.count) for r in statistics.releases] == [("statistics", 1)]
     assert plan_of(recipe(privacy__enabled=False), mean_size=55.0, sites=4) is None
-    assert task_of(chosen).sampling == "poisson"
+    assert TrainTask.of(chosen).sampling == "poisson"
 
 
 def test_batches_larger_than_a_site_still_run(tmp_path: Path) -> None:

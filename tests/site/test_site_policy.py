@@ -82,18 +82,6 @@ def test_a_site_with_too_few_examples_takes_no_part_and_pays_nothing() -> None:
         assert answered(site, kind) == "policy.examples"
 
 
-@pytest.mark.parametrize("named", ["coordinator", "recipe"])
-def test_whoever_is_not_named_is_refused_and_so_is_who_is_not_known(named: str) -> None:
-    for kind in ("train", "sums", "evaluate"):
-        site = Toys(simulated=False).site("site-a")
-        site.policy = SitePolicy(unprotected=True, clear_metrics=True, **{f"{named}s": ("aa",)})
-        assert answered(site, kind) == f"policy.{named}"
-        setattr(site, named, "ab")
-        assert answered(site, kind) == f"policy.{named}"
-        setattr(site, named, "aa")
-        assert answered(site, kind) == "answered"
-
-
 def test_a_sum_of_too_few_sites_is_none_to_hide_in() -> None:
     policy = SitePolicy(least_sites=5)
     policy.check_sum("site-a", 5)
