@@ -86,13 +86,23 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """A site's public description: nothing here depends on any of its examples."""
+    """A site's public description: nothing here depends on any of its examples.
+
+    Attributes
+    ----------
+    backbone, width : str and int
+        Digest of the active backbone and features per example; empty and 0 before one is there.
+    state : str
+        ``"ready"``, ``"preparing"``, ``"no backbone"``, or the code of what keeps the site from
+        being ready.
+    """
 
     name: str
     classes: tuple[str, ...]
     backbone: str
     width: int
     version: str
+    state: str = "ready"
 
 
 @dataclass(frozen=True, slots=True)

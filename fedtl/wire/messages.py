@@ -238,6 +238,7 @@ def description_reply(request: Message, description: Description) -> Message:
             "backbone": description.backbone,
             "width": description.width,
             "version": description.version,
+            "state": description.state,
         }
     )
     return Message(RecordDict({"description": config}), reply_to=request)
@@ -255,11 +256,12 @@ def read_description(reply: Message) -> Description:
         (config,) = records(reply.content, ConfigRecord)
         name, classes, width = config["name"], config["classes"], config["width"]
         backbone, version = str(config["backbone"]), str(config["version"])
+        state = str(config.get("state", "ready"))
     except (KeyError, ValueError) as error:
         raise _unreadable() from error
     if not isinstance(name, str) or not isinstance(classes, list) or not isinstance(width, int):
         raise _unreadable()
-    return Description(name, tuple(str(c) for c in classes), backbone, width, version)
+    return Description(name, tuple(str(c) for c in classes), backbone, width, version, state)
 
 
 def failure_reply(request: Message, failure: SiteFailure) -> Message:
