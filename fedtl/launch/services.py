@@ -1,6 +1,6 @@
 """Long-lived processes of a state folder, kept running by supervisord; the same on both sides.
 
-In the folder: ``services.conf`` (written at each start), ``services.sock`` and ``services.pid``
+In the folder: ``services.conf`` (written at each start), ``services.sock``, ``services.pid``
 (gone after a stop), and ``logs/``. Only the folder's owner can read or ask any of it.
 """
 
