@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedtl.cli.agent import agent, status
+from fedtl.cli.join import join
 from fedtl.cli.progress import progress
 from fedtl.cli.screen import (
     clean_line,
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 
 app.command(epilog="Example:\n\nfedtl site agent site/ --mode 660")(agent)
+app.command(epilog="Example:\n\nfedtl site join site/ north.invite")(join)
 app.command(epilog="Example:\n\nfedtl site status site/ --json")(status)
 
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The site's state folder.")]
@@ -58,6 +60,7 @@ def init(
     asked: what is not given is left to be filled in.
     """
     from fedtl.site.folder import check_name, check_new, make_site, name_for
+    from fedtl.site.node_key import NODE_PUBLIC, node_fingerprint
 
     check_new(folder)
     name = name or _asked("Public name of this site", name_for(folder))
@@ -67,6 +70,9 @@ def init(
     lines = [
         f"Wrote '{folder / 'site.toml'}' and '{folder / 'policy.toml'}' for the site '{name}'.",
         f"Read them, then run: fedtl site check '{folder}'",
+        f"To take part in a federation, mail '{folder / NODE_PUBLIC}' to its coordinator, and tell "
+        f"the key's fingerprint by telephone: {node_fingerprint(folder / NODE_PUBLIC)}",
+        f"What comes back is an invitation: fedtl site join '{folder}' {name}.invite",
     ]
     if not source:
         lines.insert(1, "Name the images of this site as data.source in site.toml.")

@@ -6,7 +6,7 @@ They are the boundary: pydantic reads them, and inside fedtl a policy is the fro
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,11 +17,14 @@ from fedtl.privacy.ledger import Budget
 from fedtl.recipe import Backbone
 from fedtl.recipe.explain import TomlKind, resolve_path
 from fedtl.recipe.tables import Table
+from fedtl.site.invitation import INVITATION_FILE, Invitation, read_invitation
 from fedtl.site.names import ADDRESS, NAME, Fingerprint
 from fedtl.site.policy import STRICT, SitePolicy
 
 SITE_FILE, POLICY_FILE, IDENTITY = "site.toml", "policy.toml", "identity.key"
 """In a state folder; the last is the key by which other sites know this one."""
+ROOT_CERTIFICATES = "coordinator.pem"
+"""In a state folder, once it has joined: what the server's certificate is signed by."""
 _PATHS = (
     *("data.source", "backbone.weights"),
     *("server.root_certificates", "server.private_key", "server.public_key"),
@@ -38,12 +41,21 @@ class SiteData(Table):
     tolerate_unreadable: int = Field(0, ge=0, description="unreadable files accepted")
 
 
+class SiteBackbone(Backbone):
+    """Which backbone makes the features; another that the coordinator sends takes its place."""
+
+    name: str = Field(Backbone().name, description="any timm model; empty: as it is sent")
+
+
 class Server(Table):
-    """Where the federation's server is, and how the site and it know each other."""
+    """Where the federation's server is, and how the site and it know each other.
+
+    What is empty is taken from the invitation.
+    """
 
     address: str = Field("", pattern=f"^$|{ADDRESS}", description="host:port")
     root_certificates: str = Field("", description="certificates that the server's is signed by")
-    private_key: str = Field("", description="by which the server knows this site")
+    private_key: str = Field("", description="by which the server knows this site: node.key")
     public_key: str = Field("", description="its other half")
 
 
@@ -54,7 +66,7 @@ class SiteConfig(Table):
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="for the backbone")
     threads: int = Field(0, ge=0, description="CPU threads; 0 is all cores")
     data: SiteData = SiteData()
-    backbone: Backbone = Backbone()
+    backbone: SiteBackbone = SiteBackbone()
     server: Server = Server()
 
     @model_validator(mode="after")
@@ -88,6 +100,7 @@ class PolicyFile(Table):
     suppress_below: int = Field(STRICT.suppress_below, ge=0)
     least_examples: int = Field(STRICT.least_examples, ge=0)
     least_sites: int = Field(STRICT.least_sites, ge=0)
+    accept_backbones: bool = STRICT.accept_backbones
     coordinators: tuple[Fingerprint, ...] = ()
     recipes: tuple[Fingerprint, ...] = ()
 
@@ -133,17 +146,24 @@ class SiteFolder:
     folder : Path
         Where it is.
     config : SiteConfig
-        From ``site.toml``, with relative paths resolved against the folder.
+        From ``site.toml``, with relative paths resolved against the folder; the server's address
+        and certificates from the invitation where ``site.toml`` names none.
     policy : SitePolicy
-        From ``policy.toml``.
+        From ``policy.toml``; where it names no coordinators or recipes, those of the invitation.
     has_policy : bool
         False if there is no such file, so that the strict default holds.
+    invitation : Invitation or None
+        None before the site has joined.
+    named_coordinators : tuple of str
+        Those of ``policy.toml`` itself.
     """
 
     folder: Path
     config: SiteConfig
     policy: SitePolicy
     has_policy: bool
+    invitation: Invitation | None = None
+    named_coordinators: tuple[str, ...] = ()
 
 
 def read_site(folder: Path) -> SiteFolder:
@@ -153,7 +173,7 @@ def read_site(folder: Path) -> SiteFolder:
     ------
     ConfigError
         There is no ``site.toml``, or a file is malformed, has an unknown key, a value out of range
-        or values that contradict each other.
+        or values that contradict each other; or the invitation is damaged.
     """
     if not folder.is_dir():
         raise ConfigError(
@@ -163,7 +183,31 @@ def read_site(folder: Path) -> SiteFolder:
     config = load_config(folder / SITE_FILE)
     file = folder / POLICY_FILE
     has_policy = file.exists() or file.is_symlink()
-    return SiteFolder(folder, config, load_policy(file) if has_policy else STRICT, has_policy)
+    policy = load_policy(file) if has_policy else STRICT
+    if not (joined := folder / INVITATION_FILE).exists():
+        return SiteFolder(folder, config, policy, has_policy, None, policy.coordinators)
+    invitation, named = read_invitation(joined), policy.coordinators
+    config, policy = _reached(folder, config, invitation), _pinned(policy, invitation)
+    return SiteFolder(folder, config, policy, has_policy, invitation, named)
+
+
+def _reached(folder: Path, config: SiteConfig, invitation: Invitation) -> SiteConfig:
+    """Return the settings with the way to the server that an invitation names."""
+    server = config.server
+    found = {
+        "address": server.address or invitation.address,
+        "root_certificates": server.root_certificates or str(folder.resolve() / ROOT_CERTIFICATES),
+    }
+    return config.model_copy(update={"server": server.model_copy(update=found)})
+
+
+def _pinned(policy: SitePolicy, invitation: Invitation) -> SitePolicy:
+    """Return the policy of a site that answers the coordinator who invited it, and nobody else."""
+    return replace(
+        policy,
+        coordinators=policy.coordinators or (invitation.fingerprint,),
+        recipes=policy.recipes or invitation.recipes,
+    )
 
 
 def load_config(path: Path) -> SiteConfig:

@@ -11,6 +11,7 @@ from fedtl.errors import ConfigError
 from fedtl.home import unwritable, write_atomic
 from fedtl.site.config import POLICY_FILE, SITE_FILE, load_config
 from fedtl.site.names import NAME
+from fedtl.site.node_key import make_node_key
 
 PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
 
@@ -37,7 +38,9 @@ classes = []
 tolerate_unreadable = 0
 
 [backbone]
-# As in the recipe of the federation, so that the check looks at what training will see.
+# As in the recipe of the federation, so that the check looks at what training will see, and the
+# features can be made before the first run. Empty: as the coordinator sends it. One that is sent
+# takes this one's place, if policy.toml accepts backbones.
 name = "tf_efficientnet_lite0"
 # A weight file or folder; empty: what is on this machine already.
 weights = ""
@@ -47,7 +50,8 @@ image_size = 0
 engine = "auto"
 
 [server]
-# host:port of the federation's server, and the files by which both know each other.
+# host:port of the federation's server, and the files by which both know each other. What is empty
+# is taken from the invitation (`fedtl site join`), and node.key is this site's key.
 address = ""
 root_certificates = ""
 private_key = ""
@@ -72,8 +76,11 @@ suppress_below = 5
 least_examples = 0
 # Sites that must be left in a sum for this site's update to be hidden in it; 0: what is agreed.
 least_sites = 0
+# May the coordinator send the backbone? It is a model file: checked by its digest, read as
+# safetensors, never run as code. false: only the one that site.toml names.
+accept_backbones = true
 # Who may ask, and for what: SHA-256 fingerprints of coordinators and digests of recipes. Empty:
-# anybody, and any recipe.
+# those of the invitation; without one, anybody and any recipe.
 coordinators = []
 recipes = []
 
@@ -88,7 +95,7 @@ delta = 1e-5
 
 
 def make_site(folder: Path, *, name: str, source: str = "") -> None:
-    """Write a state folder that only its owner can read.
+    """Write a state folder that only its owner can read, and make the key of its site.
 
     Parameters
     ----------
@@ -115,6 +122,7 @@ def make_site(folder: Path, *, name: str, source: str = "") -> None:
     _write(folder / POLICY_FILE, _POLICY)
     _write(folder / SITE_FILE, filled)
     load_config(folder / SITE_FILE)
+    make_node_key(folder)
 
 
 def _write(path: Path, text: str) -> None:

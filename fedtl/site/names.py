@@ -20,3 +20,14 @@ def _fingerprint(text: Any) -> Any:
 
 
 Fingerprint = Annotated[str, BeforeValidator(_fingerprint)]
+
+
+def spoken(fingerprint: str) -> str:
+    """Return a fingerprint as people read it to each other, four digits at a time.
+
+    Examples
+    --------
+    >>> spoken("0123456789ab")
+    '0123 4567 89ab'
+    """
+    return " ".join(fingerprint[at : at + 4] for at in range(0, len(fingerprint), 4))

@@ -30,6 +30,9 @@ class SitePolicy:
     least_sites : int
         Sites that a sum must keep to its end for this site's update to be hidden in it; 0: what
         the session says.
+    accept_backbones : bool
+        Whether the coordinator may send a backbone: a file that is checked by its digest, read as
+        tensors and never run as code.
     coordinators, recipes : tuple of str
         SHA-256 digests (hex): who may ask, and for which runs. Empty: anybody, and any. A site that
         is not told who asks refuses where its policy names some.
@@ -42,6 +45,7 @@ class SitePolicy:
     suppress_below: int = 5
     least_examples: int = 0
     least_sites: int = 0
+    accept_backbones: bool = True
     coordinators: tuple[str, ...] = ()
     recipes: tuple[str, ...] = ()
 

@@ -93,7 +93,7 @@ def test_init_asks_nothing_without_a_terminal_and_overwrites_nothing(
     assert "data.source" in said.out
     before = {p.name: p.read_bytes() for p in (work / "north-site").iterdir()}
     assert main(["site", "init", "north-site", "--name", "other"]) == 2
-    assert "is not empty (policy.toml, site.toml)" in capsys.readouterr().err
+    assert "is not empty (node.key, node.pub, policy.toml and more)" in capsys.readouterr().err
     assert {p.name: p.read_bytes() for p in (work / "north-site").iterdir()} == before
     assert main(["site", "check", "north-site", "-q"]) == 1
     assert "site.toml names no data" in capsys.readouterr().out

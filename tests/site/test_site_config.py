@@ -41,6 +41,8 @@ def test_a_new_site_is_private_and_reads_back_as_what_was_asked_for(tmp_path: Pa
     assert {p.name: stat.S_IMODE(p.stat().st_mode) for p in folder.iterdir()} == {
         "site.toml": 0o600,
         "policy.toml": 0o600,
+        "node.key": 0o600,
+        "node.pub": 0o644,
     }
     made = read_site(folder)
     assert made.has_policy
@@ -157,6 +159,7 @@ def test_a_policy_becomes_the_rules_that_the_site_keeps_to(tmp_path: Path) -> No
         suppress_below = 7
         least_examples = 20
         least_sites = 3
+        accept_backbones = false
         coordinators = ['{PRINT}']
         recipes = ['{"0" * 64}']
         [budget]
@@ -171,6 +174,7 @@ def test_a_policy_becomes_the_rules_that_the_site_keeps_to(tmp_path: Path) -> No
         suppress_below=7,
         least_examples=20,
         least_sites=3,
+        accept_backbones=False,
         coordinators=("ab" * 32,),
         recipes=("0" * 64,),
     )
