@@ -14,8 +14,10 @@ from fedtl.site.answer import (
     answer_sums,
     answer_train,
 )
+from fedtl.transport._identity import with_content
 from fedtl.wire.messages import ADDITIVE
 from fedtl.wire.sealed import CONFIRM, KEYS, REVEAL, SHARES
+from fedtl.wire.together import is_joined, joined_reply, parted
 
 
 def make_client_app(site_of: SiteOf) -> ClientApp:
@@ -30,7 +32,12 @@ def make_client_app(site_of: SiteOf) -> ClientApp:
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        return answer_train([(message, context)], site_of)[0]
+        if not is_joined(message.content):
+            return answer_train([(message, context)], site_of)[0]
+        asked_train, asked_evaluate = (with_content(message, c) for c in parted(message.content))
+        evaluated = answer_evaluate(asked_evaluate, context, site_of)
+        trained = answer_train([(asked_train, context)], site_of)[0]
+        return Message(joined_reply(trained, evaluated), reply_to=message)
 
     @app.train("labels")
     def labels(message: Message, context: Context) -> Message:

@@ -85,7 +85,7 @@ def _recipe(what: Path | None, settings: tuple[str, ...]) -> Recipe:
             f"--set {settings[0]} would audit another recipe than that of '{what}'.",
             next_step="Leave it out, or audit a recipe: fedtl audit my.toml --set ...",
         )
-    from fedtl.launch.simulate import recipe_of
+    from fedtl.launch.run_folder import recipe_of
 
     return recipe_of(what)
 
@@ -93,6 +93,6 @@ def _recipe(what: Path | None, settings: tuple[str, ...]) -> Recipe:
 def _folder(what: Path | None, recipe: Recipe) -> Path:
     if what is not None and what.is_dir():
         return what
-    from fedtl.launch.simulate import new_folder
+    from fedtl.launch.run_folder import new_folder
 
     return new_folder(recipe.model_copy(update={"name": f"{recipe.name}-audit"}))

@@ -106,7 +106,7 @@ def _settle(
     if to is not None:
         _check_empty(to)
         return recipe, to
-    from fedtl.launch.simulate import new_folder
+    from fedtl.launch.run_folder import new_folder
 
     return recipe, new_folder(recipe)
 
@@ -127,7 +127,7 @@ def _check_empty(folder: Path) -> None:
 
 def _resumed(path: Path | None, overrides: dict[str, Any], *, to: Path | None, run: Path) -> Recipe:
     """Return the recipe of a run, after checking that nothing else was asked for."""
-    from fedtl.launch.simulate import recipe_of
+    from fedtl.launch.run_folder import recipe_of
     from fedtl.recipe import load_recipe
 
     kept = recipe_of(run)

@@ -66,7 +66,7 @@ def _without_privacy(federation: Federation, progress: Progress) -> float:
         grid,
         strategy,
         sites={node: d.name for node, d in describe_sites(grid).items()},
-        start=State(0, federation.initial_head(strategy)),
+        start=State(0, federation.terms.initial_head(strategy)),
         config=task_config(TrainTask.of(recipe), None, seed=recipe.seed),
         settings=Settings(
             rounds=rounds,
@@ -100,7 +100,7 @@ def _local_only(
 
 def _alone(federation: Federation, at: int) -> Arrays:
     """Train one site for as many rounds and steps as the federation had, without privacy."""
-    head: Arrays = federation.initial_head(make_strategy("fedavg"))
+    head: Arrays = federation.terms.initial_head(make_strategy("fedavg"))
     task = TrainTask.of(federation.recipe)
     site = federation.site(at)
     for round_ in range(1, task.rounds + 1):

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from flwr.app import Context
-from flwr.serverapp.strategy import Strategy
 
 from fedtl.backbone import BackboneCard
 from fedtl.data import Manifest, SiteRows, open_data, partition
@@ -21,19 +20,18 @@ from fedtl.launch.ledgers import ledger_file
 from fedtl.launch.opening import card_of
 from fedtl.launch.plans import mean_units, plan_of
 from fedtl.launch.progress import Progress, silent
+from fedtl.launch.story import Spent
+from fedtl.launch.terms import Terms
 from fedtl.privacy.ledger import DataSet, Ledger
 from fedtl.privacy.plan import PrivacyPlan
 from fedtl.recipe import Recipe
 from fedtl.site.policy import SIMULATED
 from fedtl.site.site import Site
 from fedtl.train.fit import Examples
-from fedtl.train.heads import initial_head
 
 MOST_HELD = 64
 """Sites up to which a process keeps all ledgers open: each takes three file handles."""
 
-Spent = Mapping[str, Mapping[str, int]]
-"""Site to mechanism to private releases."""
 _Frozen = tuple[tuple[str, tuple[tuple[str, int], ...]], ...]
 
 
@@ -130,16 +128,10 @@ class Federation:
     def _starts(self) -> np.ndarray:
         return np.cumsum([0, *(len(r.train) + len(r.test) for r in self.rows)])
 
-    def initial_head(self, strategy: Strategy) -> dict[str, np.ndarray]:
-        """Return the head that every site starts from, with what the strategy wants in it."""
-        return initial_head(
-            self.recipe.head.kind,
-            self.width,
-            len(self.manifest.classes),
-            hidden=self.recipe.head.hidden,
-            seed=self.recipe.seed,
-            directions=getattr(strategy, "directions", None),
-        )
+    @property
+    def terms(self) -> Terms:
+        """What a server would know of it."""
+        return Terms(self.recipe, self.card, self.manifest.classes)
 
     def plan(self) -> PrivacyPlan | None:
         """Return the privacy plan of the run, calibrated over all its rounds; None without."""

@@ -20,7 +20,8 @@ from flwr.serverapp import Grid, ServerApp
 from fedtl.apps.client import make_client_app
 from fedtl.errors import FedtlError
 from fedtl.launch.federation import Sites
-from fedtl.launch.simulate import new_folder, simulate
+from fedtl.launch.run_folder import new_folder
+from fedtl.launch.simulate import simulate
 from fedtl.recipe import Recipe, load_recipe, replaced
 from fedtl.site.site import Site
 

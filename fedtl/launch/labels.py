@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 
 from fedtl.errors import CacheError
 from fedtl.home import write_atomic
-from fedtl.launch.federation import Federation
+from fedtl.launch.terms import Terms
 from fedtl.rounds.check import LOST
 from fedtl.rounds.labels import ask_labels
 
@@ -41,16 +41,14 @@ class Labels:
         return {site: {"labels": 1} for site in (*self.counts, *lost)}
 
 
-def told_labels(
-    grid: Grid, sites: Mapping[int, str], config: ConfigRecord, federation: Federation
-) -> Labels:
+def told_labels(grid: Grid, sites: Mapping[int, str], config: ConfigRecord, terms: Terms) -> Labels:
     """Ask every site for its counts of labels, once in a run."""
     counts, failures = ask_labels(
         grid,
         sites=sites,
         config=config,
-        classes=len(federation.manifest.classes),
-        timeout=federation.recipe.transport.timeout,
+        classes=len(terms.classes),
+        timeout=terms.recipe.transport.timeout,
     )
     return Labels({site: told.tolist() for site, told in counts.items()}, failures)
 

@@ -19,6 +19,7 @@ from fedtl.launch.guarantee import guarantee_of, notes_of
 from fedtl.launch.history import Entry, Tally
 from fedtl.launch.labels import Labels
 from fedtl.launch.plans import cautions, releases_per_round
+from fedtl.launch.terms import Terms
 from fedtl.modules import Module
 from fedtl.privacy.plan import PrivacyPlan
 from fedtl.privacy.release import ABOUT_HELD_OUT
@@ -236,12 +237,12 @@ def _notes(federation: Federation, labels: Labels) -> list[str]:
     return notes
 
 
-def module_of(federation: Federation, head: Arrays, result: RunResult) -> Module:
+def module_of(terms: Terms, head: Arrays, result: RunResult) -> Module:
     """Return the finished head with its card and provenance."""
     return Module(
         head=head,
-        card=federation.card,
-        classes=federation.manifest.classes,
+        card=terms.card,
+        classes=terms.classes,
         provenance={
             "run": result.name,
             "created": result.created,

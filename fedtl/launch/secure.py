@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fedtl.launch.federation import Federation
+from fedtl.launch.terms import Terms
 from fedtl.rounds.summable import check_summable
 from fedtl.train.additive import shapes
 from fedtl.train.heads import trained_part
@@ -16,7 +16,7 @@ from fedtl.wire.messages import ADDITIVE, TRAIN
 
 
 def secured(
-    grid: Grid, strategy: Strategy, federation: Federation, sites: Mapping[int, str]
+    grid: Grid, strategy: Strategy, terms: Terms, sites: Mapping[int, str]
 ) -> SecureAggregationGrid:
     """Return a Grid whose server learns sums only.
 
@@ -25,9 +25,8 @@ def secured(
     StrategyError
         The strategy needs the single updates.
     """
-    recipe, width = federation.recipe, federation.width
-    classes = len(federation.manifest.classes)
-    head = federation.initial_head(strategy)
+    width, classes = terms.width, len(terms.classes)
+    head = terms.initial_head(strategy)
     check_summable(strategy, head)
     return SecureAggregationGrid(
         grid,
@@ -36,5 +35,5 @@ def secured(
             TRAIN: {name: values.shape for name, values in trained_part(head).items()},
             **{kind: shapes(name, width, classes) for kind, name in ADDITIVE.items()},
         },
-        threshold=recipe.transport.secure_threshold,
+        threshold=terms.recipe.transport.secure_threshold,
     )

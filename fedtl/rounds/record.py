@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -30,6 +30,11 @@ class Settings:
         (its noise costs something) or in every round.
     timeout : float or None
         Seconds to wait for the replies of one phase.
+    least_updates : int
+        Usable updates below which a round does not count.
+    together : bool
+        Whether a head is evaluated by the messages that carry it into the next round, so that a
+        round costs one phase.
     """
 
     rounds: int
@@ -38,6 +43,8 @@ class Settings:
     evaluate_every: int = 1
     timeout: float | None = None
     metrics: Literal["clear", "noised", "off"] = "clear"
+    least_updates: int = 1
+    together: bool = False
 
     def due(self, round_: int) -> bool:
         """Say whether a round is evaluated."""
@@ -104,3 +111,15 @@ class RoundRecord:
     def loss(self) -> float:
         """Mean loss over all sites' held-out examples; nan without an evaluation."""
         return self.pooled.loss
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What the sites said of a round's head."""
+
+    evaluations: Mapping[str, Evaluation]
+    unevaluated: Mapping[str, str]
+
+    def on(self, record: RoundRecord) -> RoundRecord:
+        """Return the round's record with them."""
+        return replace(record, evaluations=self.evaluations, unevaluated=self.unevaluated)

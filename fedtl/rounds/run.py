@@ -23,9 +23,9 @@ from flwr.serverapp.strategy import Strategy
 from fedtl.errors import StrategyError, TransportError
 from fedtl.rng import stream
 from fedtl.rounds.check import usable_evaluations, usable_replies
-from fedtl.rounds.record import RoundRecord, Settings
+from fedtl.rounds.record import Results, RoundRecord, Settings
 from fedtl.rounds.sites import CohortGrid
-from fedtl.types import Arrays, Evaluation
+from fedtl.types import Arrays
 from fedtl.wire.arrays import pack, unpack
 from fedtl.wire.messages import MECHANISMS, evaluation_config, records
 
@@ -47,23 +47,27 @@ class Outcome:
 
 
 OnRound = Callable[[State, RoundRecord], None]
+OnEvaluated = Callable[[int, Results], None]
+Sites = Mapping[int, str] | Callable[[int], Mapping[int, str]]
+"""Node id to site name, for the whole run or asked for before every round."""
 
 
 def run(
     grid: Grid,
     strategy: Strategy,
     *,
-    sites: Mapping[int, str],
+    sites: Sites,
     start: State,
     config: ConfigRecord,
     settings: Settings,
     on_round: OnRound = lambda state, record: None,
+    on_evaluated: OnEvaluated = lambda round_, results: None,
 ) -> Outcome:
     """Run the rounds that are left.
 
     Parameters
     ----------
-    sites : mapping of int to str
+    sites : mapping of int to str, or callable
         Node id to site name (see :func:`fedtl.rounds.sites.describe_sites`).
     start : State
         Round 0 and the initial head, or the state saved after an earlier round.
@@ -71,67 +75,138 @@ def run(
         Sent with every training message (see :func:`fedtl.wire.messages.task_config`).
     on_round : callable
         Called after every round, before the next begins; what it raises stops the run.
+    on_evaluated : callable
+        Called with the evaluation of an earlier round, where it came with the next one's updates.
 
     Raises
     ------
     TransportError
-        No site sent a usable update in a round.
+        Too few sites sent a usable update in a round.
     StrategyError
         The strategy would wait for ever for more sites than there are, or failed.
     """
-    cohort_size = min(settings.sites_per_round or len(sites), len(sites))
-    _check_minimums(strategy, cohort_size, len(sites))
-    nodes = {name: node for node, name in sites.items()}
-    names = sorted(nodes)
-    head, history = start.head, []
+    loop = _Loop(grid, strategy, config, settings)
+    head = start.head
+    history: list[RoundRecord] = []
     for round_ in range(start.round + 1, settings.rounds + 1):
-        cohort = _cohort(names, cohort_size, settings.seed, round_)
-        chosen = CohortGrid(grid, [nodes[name] for name in cohort])
+        there = sites(round_) if callable(sites) else sites
         with _global_random(settings.seed, round_):
-            head, record = _one_round(
-                chosen, strategy, round_, head, config, cohort, sites, settings
-            )
+            head, record, before = loop.round(round_, head, there)
+        if before is not None:
+            if history:
+                history[-1] = before.on(history[-1])
+            on_evaluated(round_ - 1, before)
         history.append(record)
         on_round(State(round_, head), record)
     return Outcome(head, tuple(history))
 
 
-def _one_round(
-    grid: CohortGrid,
-    strategy: Strategy,
-    round_: int,
-    head: Arrays,
-    config: ConfigRecord,
-    cohort: tuple[str, ...],
-    sites: Mapping[int, str],
-    settings: Settings,
-) -> tuple[Arrays, RoundRecord]:
-    clock = [time.perf_counter()]
-    own_config = ConfigRecord(dict(config.items()))  # strategies write into it
-    arrays = pack(head)
-    messages = list(strategy.configure_train(round_, arrays, own_config, grid))
-    replies = list(grid.send_and_receive(messages, timeout=settings.timeout))
-    clock.append(time.perf_counter())
-    usable, failures = usable_replies(messages, replies, sites, head)
-    if messages and not usable:
-        codes = ", ".join(f"{site}: {code}" for site, code in sorted(failures.items())[:5])
-        raise TransportError(
-            f"No site sent a usable update in round {round_} ({codes}).",
-            next_step="See the sites' logs for these codes; then resume the run.",
-            code="round.empty",
+@dataclass(frozen=True, slots=True)
+class _Loop:
+    """What stays the same from round to round."""
+
+    grid: Grid
+    strategy: Strategy
+    config: ConfigRecord
+    settings: Settings
+
+    def round(
+        self, round_: int, head: Arrays, sites: Mapping[int, str]
+    ) -> tuple[Arrays, RoundRecord, Results | None]:
+        """Run one round; return its head and record, and what the sites said of the head before."""
+        clock, strategy = [time.perf_counter()], self.strategy
+        cohort = self._cohort(round_, sites)
+        nodes = {name: node for node, name in sites.items()}
+        chosen = CohortGrid(self.grid, [nodes[name] for name in cohort])
+        own_config = ConfigRecord(dict(self.config.items()))  # strategies write into it
+        messages = list(strategy.configure_train(round_, pack(head), own_config, chosen))
+        asked = self._questions(round_ - 1, head, sites) if self.settings.together else []
+        sent = [*messages, *asked]
+        replies = list(self.grid.send_and_receive(sent, timeout=self.settings.timeout))
+        clock.append(time.perf_counter())
+        kinds = {m.metadata.message_type for m in asked}
+        updates = [r for r in replies if r.metadata.message_type not in kinds]
+        usable, failures = usable_replies(messages, updates, sites, head)
+        self._check_enough(round_, messages, usable, failures)
+        before = self._results(round_ - 1, asked, replies, sites, head) if asked else None
+        new_head = _aggregate(strategy, round_, usable, head)
+        clock.append(time.perf_counter())
+        last = round_ == self.settings.rounds
+        results = Results({}, {})
+        if last or not self.settings.together:
+            results = self._evaluate(round_, new_head, sites)
+        clock.append(time.perf_counter())
+        record = RoundRecord(
+            round_,
+            cohort,
+            failures,
+            MECHANISMS.get(messages[0].metadata.message_type, "") if messages else "",
+            {sites[r.metadata.src_node_id]: _releases(r) for r in usable},
+            results.evaluations,
+            results.unevaluated,
+            *(b - a for a, b in pairwise(clock)),
         )
-    releases = {sites[r.metadata.src_node_id]: _releases(r) for r in usable}
-    new_head = _aggregate(strategy, round_, usable, head)
-    clock.append(time.perf_counter())
-    evaluations, unevaluated = _evaluate(
-        grid.inner, strategy, round_, new_head, config, sites, settings
-    )
-    clock.append(time.perf_counter())
-    seconds = [b - a for a, b in pairwise(clock)]
-    mechanism = MECHANISMS.get(messages[0].metadata.message_type, "") if messages else ""
-    return new_head, RoundRecord(
-        round_, cohort, failures, mechanism, releases, evaluations, unevaluated, *seconds
-    )
+        return new_head, record, before
+
+    def _cohort(self, round_: int, sites: Mapping[int, str]) -> tuple[str, ...]:
+        """Draw the round's sites by name."""
+        size = min(self.settings.sites_per_round or len(sites), len(sites))
+        _check_minimums(self.strategy, size, len(sites))
+        return _drawn(sorted(sites.values()), size, self.settings.seed, round_)
+
+    def _check_enough(
+        self,
+        round_: int,
+        messages: Sequence[Message],
+        usable: Sequence[Message],
+        failures: Mapping[str, str],
+    ) -> None:
+        least = self.settings.least_updates
+        if not messages or len(usable) >= least:
+            return
+        codes = ", ".join(f"{site}: {code}" for site, code in sorted(failures.items())[:5])
+        found = f"{len(usable)} of {least} sites" if usable else "No site"
+        raise TransportError(
+            f"{found} sent a usable update in round {round_} ({codes}).",
+            next_step="See the sites' logs for these codes; then resume the run.",
+            code="round.few" if usable else "round.empty",
+        )
+
+    def _questions(self, round_: int, head: Arrays, sites: Mapping[int, str]) -> list[Message]:
+        """Return the messages that evaluate a round's head at all sites, where it is due.
+
+        A strategy may skip it as well.
+        """
+        if round_ < 1 or not self.settings.due(round_):
+            return []
+        everyone = CohortGrid(self.grid, sorted(sites, key=sites.__getitem__))
+        confusion = self.settings.metrics == "clear" or round_ == self.settings.rounds
+        config = evaluation_config(self.config, round_=round_, confusion=confusion)
+        return list(self.strategy.configure_evaluate(round_, pack(head), config, everyone))
+
+    def _evaluate(self, round_: int, head: Arrays, sites: Mapping[int, str]) -> Results:
+        asked = self._questions(round_, head, sites)
+        if not asked:
+            return Results({}, {})
+        replies = list(self.grid.send_and_receive(asked, timeout=self.settings.timeout))
+        return self._results(round_, asked, replies, sites, head)
+
+    def _results(
+        self,
+        round_: int,
+        asked: Sequence[Message],
+        replies: Sequence[Message],
+        sites: Mapping[int, str],
+        head: Arrays,
+    ) -> Results:
+        kinds = {m.metadata.message_type for m in asked}
+        told = [r for r in replies if r.metadata.message_type in kinds]
+        results, failures = usable_evaluations(asked, told, sites, head)
+        counted = [reply for reply, result in results.values() if result.measured]
+        if counted:
+            with _explained(self.strategy, f"{len(counted)} evaluations", round_):
+                self.strategy.aggregate_evaluate(round_, counted)
+        return Results({name: result for name, (_, result) in results.items()}, failures)
 
 
 @contextmanager
@@ -162,37 +237,12 @@ def _aggregate(strategy: Strategy, round_: int, replies: Sequence[Message], head
     return {name: np.asarray(values, np.float32) for name, values in new.items()}
 
 
-def _evaluate(
-    grid: Grid,
-    strategy: Strategy,
-    round_: int,
-    head: Arrays,
-    config: ConfigRecord,
-    sites: Mapping[int, str],
-    settings: Settings,
-) -> tuple[dict[str, Evaluation], dict[str, str]]:
-    """Evaluate at all sites where it is due; a strategy may skip it as well."""
-    if not settings.due(round_):
-        return {}, {}
-    everyone = CohortGrid(grid, sorted(sites, key=sites.__getitem__))
-    confusion = settings.metrics == "clear" or round_ == settings.rounds
-    own_config = evaluation_config(config, round_=round_, confusion=confusion)
-    messages = list(strategy.configure_evaluate(round_, pack(head), own_config, everyone))
-    replies = list(grid.send_and_receive(messages, timeout=settings.timeout))
-    results, failures = usable_evaluations(messages, replies, sites, head)
-    counted = [reply for reply, result in results.values() if result.measured]
-    if counted:
-        with _explained(strategy, f"{len(counted)} evaluations", round_):
-            strategy.aggregate_evaluate(round_, counted)
-    return {name: result for name, (_, result) in results.items()}, failures
-
-
 def _releases(reply: Message) -> int:
     value = next((m.get("releases") for m in records(reply.content, MetricRecord)), 0)
     return value if isinstance(value, int) else 0
 
 
-def _cohort(names: Sequence[str], size: int, seed: int, round_: int) -> tuple[str, ...]:
+def _drawn(names: Sequence[str], size: int, seed: int, round_: int) -> tuple[str, ...]:
     if size == len(names):
         return tuple(names)
     picked = stream(seed, "cohort", round_).choice(len(names), size, replace=False)

@@ -16,7 +16,7 @@ from fedtl.errors import CacheError, PrivacyError, RecipeError
 from fedtl.launch.federation import build
 from fedtl.launch.history import Entry, Tally
 from fedtl.launch.plans import FEATURE_NORM, plan_of
-from fedtl.launch.simulate import new_folder, recipe_of
+from fedtl.launch.run_folder import new_folder, recipe_of
 from fedtl.privacy.ledger import Ledger
 from fedtl.rounds import RoundRecord
 from fedtl.train.task import TrainTask
