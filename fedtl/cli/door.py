@@ -22,6 +22,7 @@ from fedtl.cli.predict import predict
 from fedtl.cli.recipe import app as recipe
 from fedtl.cli.report import report
 from fedtl.cli.screen import clean_line, err
+from fedtl.cli.server import app as server
 from fedtl.cli.simulate import EXAMPLES, simulate
 from fedtl.cli.site import app as site
 from fedtl.errors import FedtlError
@@ -45,6 +46,7 @@ app.add_typer(recipe)
 app.add_typer(features)
 app.add_typer(ledger)
 app.add_typer(site)
+app.add_typer(server)
 app.command()(backbones)
 app.command()(doctor)
 

@@ -25,6 +25,7 @@ logfile_maxbytes={limit}
 logfile_backups={copies}
 pidfile=services.pid
 umask=077
+strip_ansi=true
 nocleanup=true
 {user}
 [unix_http_server]

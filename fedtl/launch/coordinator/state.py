@@ -1,0 +1,113 @@
+"""How a coordinator's server is: its services, certificate, database and disk."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from fedtl.launch import services
+from fedtl.launch.coordinator.certificates import expires
+from fedtl.launch.coordinator.config import Coordinator
+from fedtl.launch.coordinator.up import PROXY, RENEW, SUPERLINK
+from fedtl.launch.services import ServiceState
+from fedtl.report.words import duration, size
+from fedtl.types import Finding
+
+_LITTLE_DISK = 2 << 30
+_STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerState:
+    """What ``fedtl server status`` shows.
+
+    Attributes
+    ----------
+    services : tuple of ServiceState
+        SuperLink and the proxy.
+    expires : datetime
+        Until when the certificate holds that sites see.
+    database_bytes, free_bytes : int
+        Size of SuperLink's database; free space on the disk of the folder.
+    """
+
+    coordinator: Coordinator
+    services: tuple[ServiceState, ...]
+    expires: datetime
+    database_bytes: int
+    free_bytes: int
+
+    @property
+    def is_up(self) -> bool:
+        """Whether every service runs."""
+        return all(service.state == "running" for service in self.services)
+
+    @property
+    def days_left(self) -> int:
+        """Whole days until the certificate ends; below zero if it has."""
+        return (self.expires - datetime.now(UTC)).days
+
+
+def server_state(coordinator: Coordinator) -> ServerState:
+    """Look at a coordinator's server.
+
+    Raises
+    ------
+    ConfigError
+        The certificate is missing.
+    """
+    folder = coordinator.folder
+    known = {state.name: state for state in services.status(folder)}
+    found = tuple(
+        known.get(name) or ServiceState(name, _STOPPED, 0, 0.0, "") for name in (SUPERLINK, PROXY)
+    )
+    return ServerState(
+        coordinator,
+        found,
+        expires(coordinator.certificate),
+        _size_of(coordinator.database),
+        shutil.disk_usage(folder).free,
+    )
+
+
+def findings(state: ServerState) -> Iterator[Finding]:
+    """Yield what is worth knowing of a server, each fault with its cure."""
+    folder = state.coordinator.folder
+    for service in state.services:
+        yield _service(folder, service)
+    yield _certificate(state)
+    yield Finding("database", "ok", size(state.database_bytes))
+    free = f"{size(state.free_bytes)} free"
+    if state.free_bytes < _LITTLE_DISK:
+        yield Finding("disk", "note", free, "Free some space: a full disk ends every run.")
+    else:
+        yield Finding("disk", "ok", free)
+
+
+def _service(folder: Path, service: ServiceState) -> Finding:
+    if service.state == "running":
+        since = f"running for {duration(service.seconds)}"
+        return Finding(service.name, "ok", since)
+    if service.state == _STOPPED:
+        return Finding(service.name, "broken", _STOPPED, f"Start it: fedtl server up '{folder}'")
+    what = f"{service.state}: {service.detail}" if service.detail else service.state
+    return Finding(service.name, "broken", what, f"See '{services.log_file(folder, service.name)}'")
+
+
+def _certificate(state: ServerState) -> Finding:
+    days, own = state.days_left, state.coordinator.has_own_certificate
+    what = f"holds until {state.expires:%Y-%m-%d}, {days} days"
+    if days >= RENEW.days:
+        return Finding("certificate", "ok", what)
+    cure = "Run `fedtl server renew`" + ("." if own else " once its files are replaced.")
+    if days < 0:
+        return Finding("certificate", "broken", f"ended on {state.expires:%Y-%m-%d}", cure)
+    return Finding("certificate", "note", what, cure)
+
+
+def _size_of(database: Path) -> int:
+    parts = database.parent.glob(f"{database.name}*")
+    return sum(part.stat().st_size for part in parts)
