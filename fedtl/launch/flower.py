@@ -1,6 +1,9 @@
-"""The apps that ``flwr run .`` starts: the same simulation, launched by Flower's own command.
+"""The apps that ``flwr run .`` starts: a simulation, or the server of a run with real sites.
 
-Configured by ``[tool.flwr.app.config]`` or ``--run-config``: ``recipe`` is the path of a recipe
+With ``run``, the folder of a run that ``fedtl run`` made, the ServerApp tells the story of that
+run, to the sites that SuperLink has; the coordinator's folder is named by the environment.
+
+Otherwise it is the same simulation as elsewhere, launched by Flower's own command. It is configured by ``[tool.flwr.app.config]`` or ``--run-config``: ``recipe`` is the path of a recipe
 (empty: the embedded default), ``out`` the folder for run folders (empty: ``runs`` in the current
 folder). Flower's federation decides how many nodes there are, and that is how many sites the data
 are spread over.
@@ -8,6 +11,7 @@ are spread over.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from functools import lru_cache
@@ -54,12 +58,15 @@ def client_app() -> ClientApp:
 
 
 def server_app() -> ServerApp:
-    """Return the ServerApp of a simulation under ``flwr run``."""
+    """Return the ServerApp that ``flwr run`` and SuperLink start."""
     app = ServerApp()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         try:
+            if run := _text(context, "run"):
+                _federate(Path(run), grid)
+                return
             recipe = _recipe(_text(context, "recipe"), _count_nodes(grid))
             folder = new_folder(recipe, Path(_text(context, "out") or "runs").expanduser())
             finished = simulate(recipe, folder, grid=grid)
@@ -72,6 +79,17 @@ def server_app() -> ServerApp:
         print(f"Report: {finished.folder.resolve() / 'report.html'}")
 
     return app
+
+
+def _federate(folder: Path, grid: Grid) -> None:
+    from fedtl.launch.coordinator.config import read_server
+    from fedtl.launch.coordinator.sites import enrolled
+    from fedtl.launch.coordinator.up import COORDINATOR
+    from fedtl.launch.federate import federate
+
+    home = Path(os.environ[COORDINATOR])
+    key = read_server(home).identity()
+    federate(folder, grid, key, expected=len(enrolled(home)))
 
 
 def _count_nodes(grid: Grid) -> int:

@@ -14,6 +14,12 @@ _SIMULATED = (
     "draw their noise from the operating system; the epsilon shown is what the same recipe would "
     "spend there."
 )
+_CLAIM = (
+    "Every {unit} of a site is protected with ({epsilon:g}, {delta:g})-differential privacy over "
+    "the whole run{shared}, as far as the site runs fedtl's agent: it draws its noise from its own "
+    "operating system and pays in its own ledger."
+)
+_SHARED = " by the sum over the sites, of which {honest} are counted on to add their noise"
 _NOT_PRIVATE = "No privacy: the updates of this run were neither clipped nor noised."
 _METRICS = {
     "clear": "Held-out accuracies are shown without noise.",
@@ -29,6 +35,21 @@ _LABELS = {
 _COMPARED = "What the run is compared with was made without privacy and is shown without noise."
 
 
+def claim_of(recipe: Recipe, plan: PrivacyPlan | None) -> str:
+    """Return what may be claimed of a run with real sites."""
+    metrics = recipe.privacy.metrics
+    if plan is None:
+        return _not_private(metrics)
+    honest = max(release.honest_sites for release in plan.releases)
+    shared = _SHARED.format(honest=honest) if honest else ""
+    said = _CLAIM.format(unit=plan.unit, epsilon=plan.epsilon, delta=plan.delta, shared=shared)
+    return f"{said} {_METRICS[metrics]}"
+
+
+def _not_private(metrics: str) -> str:
+    return _NOT_PRIVATE if metrics != "off" else f"{_NOT_PRIVATE} {NOT_EVALUATED}"
+
+
 def guarantee_of(recipe: Recipe, plan: PrivacyPlan | None, comparison: Comparison) -> str:
     """Return the claim.
 
@@ -39,7 +60,7 @@ def guarantee_of(recipe: Recipe, plan: PrivacyPlan | None, comparison: Compariso
     """
     metrics = recipe.privacy.metrics
     if plan is None:
-        return _NOT_PRIVATE if metrics != "off" else f"{_NOT_PRIVATE} {NOT_EVALUATED}"
+        return _not_private(metrics)
     said = [_SIMULATED, _METRICS[metrics], _LABELS[recipe.privacy.labels]]
     if comparison.without_privacy is not None or comparison.local_own:
         said.append(_COMPARED)

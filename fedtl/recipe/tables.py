@@ -127,15 +127,27 @@ class Strategy(Table):
 
 
 class Transport(Table):
-    """How messages travel in a simulation."""
+    """How messages travel; via and dropout are for simulations."""
 
     via: Literal["stacked", "local", "ray"] = Field("stacked", description="the Grid")
     dropout: float = Field(0.0, ge=0, lt=1, description="share of training replies lost")
-    timeout: float | None = Field(None, gt=0, description="seconds per round")
+    timeout: float | None = Field(
+        None, gt=0, description="seconds per phase; with real sites 600 unless named"
+    )
     secure: bool = Field(False, description="secure aggregation: the server learns sums only")
     secure_threshold: float = Field(
         2 / 3, gt=0.5, le=1, description="share of a round's sites that must stay to the end"
     )
+
+
+class Federation(Table):
+    """What a run with real sites waits for; a simulation does not look at it."""
+
+    least_sites: int = Field(2, ge=1, description="sites without which no round begins")
+    least_updates: int = Field(1, ge=1, description="usable updates without which a round is void")
+    wait: float = Field(600.0, gt=0, description="longest wait for that many sites, in seconds")
+    patience: float = Field(30.0, ge=0, description="seconds to wait for more sites than that")
+    retries: int = Field(3, ge=0, description="times that a void round is tried again")
 
 
 class Compare(Table):
@@ -161,6 +173,7 @@ class Recipe(Table):
     privacy: Privacy = Privacy()
     strategy: Strategy = Strategy()
     transport: Transport = Transport()
+    federation: Federation = Federation()
     compare: Compare = Compare()
 
     @model_validator(mode="before")

@@ -14,7 +14,18 @@ from fedtl.home import write_atomic
 from fedtl.report.order import by_accuracy, extremes, worst_site
 from fedtl.report.plots import draw_all
 from fedtl.report.result import RunResult, SiteResult, not_evaluated
-from fedtl.report.words import clean, count, duration, few, percent, plural, privacy, short, size
+from fedtl.report.words import (
+    clean,
+    count,
+    duration,
+    few,
+    percent,
+    plural,
+    privacy,
+    short,
+    size,
+    told,
+)
 
 MOST_ROWS = 500
 """Sites in the page's table; ``report.json`` has them all."""
@@ -58,7 +69,7 @@ def render_page(result: RunResult) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    words = (clean, count, duration, few, percent, plural, privacy, short, size)
+    words = (clean, count, duration, few, percent, plural, privacy, short, size, told)
     environment.filters.update({word.__name__: word for word in words})
     environment.filters.update(plain=_plain, tie=_tie)
     source = resources.files("fedtl.report").joinpath("template.html").read_text("utf-8")

@@ -10,7 +10,7 @@ import numpy as np
 from fedtl.report import canvas
 from fedtl.report.canvas import BLUE, SKY, Plot
 from fedtl.report.order import thinned
-from fedtl.report.result import RunResult, SiteResult
+from fedtl.report.result import RunResult
 from fedtl.report.words import count, short
 
 if TYPE_CHECKING:
@@ -85,16 +85,21 @@ def _draw_labels(
     axes.set_xlabel("Class (numbers: training examples)" if has_room else "Class")
 
 
+Sized = tuple[int, int, str]
+"""Training and held-out examples of a site, and its name."""
+
+
 def plot_examples(result: RunResult) -> Plot | None:
-    """Plot how many examples the sites have; None without sites."""
-    if not result.sites:
+    """Plot how many examples the sites have; None where no site's size is known."""
+    known = [(s.train, s.test or 0, s.name) for s in result.sites if s.train is not None]
+    if not known:
         return None
-    ranked = sorted(result.sites, key=lambda s: (s.train, s.name))
-    few, many = ranked[0], ranked[-1]
-    title = f"{short(few.name, 24)} has {count(few.train)} training examples"
+    ranked = sorted(known, key=lambda site: (site[0], site[2]))
+    (few, _, smallest), (many, _, largest) = ranked[0], ranked[-1]
+    title = f"{short(smallest, 24)} has {count(few)} training examples"
     if len(ranked) > 1:
-        title = f"From {count(few.train)} training examples ({short(few.name, 24)}) "
-        title += f"to {count(many.train)} ({short(many.name, 24)})"
+        title = f"From {count(few)} training examples ({short(smallest, 24)}) "
+        title += f"to {count(many)} ({short(largest, 24)})"
     crowd = len(ranked) > MOST_SITES
     height = 2.8 if crowd else max(0.9 + 0.22 * len(ranked), 1.6)
     draw = partial(_draw_many if crowd else _draw_few, ranked=ranked)
@@ -106,10 +111,10 @@ def plot_examples(result: RunResult) -> Plot | None:
     return Plot("examples", title, svg, meaning)
 
 
-def _draw_few(figure: Figure, *, ranked: list[SiteResult]) -> None:
-    names = [short(site.name, 16) for site in ranked]
+def _draw_few(figure: Figure, *, ranked: list[Sized]) -> None:
+    names = [short(name, 16) for _, _, name in ranked]
     axes = canvas.axes_at(figure, left=canvas.name_margin(names), top=0.3)
-    train, test = [s.train for s in ranked], [s.test for s in ranked]
+    train, test = [n for n, _, _ in ranked], [n for _, n, _ in ranked]
     axes.barh(names, train, height=0.74, color=BLUE, label="training")
     axes.barh(names, test, left=train, height=0.74, color=SKY, label="held out")
     axes.set_ylim(-0.6, len(ranked) - 0.4)
@@ -119,11 +124,11 @@ def _draw_few(figure: Figure, *, ranked: list[SiteResult]) -> None:
     canvas.legend_above(axes, 2)
 
 
-def _draw_many(figure: Figure, *, ranked: list[SiteResult]) -> None:
+def _draw_many(figure: Figure, *, ranked: list[Sized]) -> None:
     axes = canvas.axes_at(figure, left=0.75, top=0.3)
     at = thinned(len(ranked))
-    ranks, train = [i + 1 for i in at], np.array([ranked[i].train for i in at])
-    total = train + np.array([ranked[i].test for i in at])
+    ranks, train = [i + 1 for i in at], np.array([ranked[i][0] for i in at])
+    total = train + np.array([ranked[i][1] for i in at])
     axes.fill_between(ranks, train, total, color=SKY, lw=0, label="held out")
     axes.fill_between(ranks, 0, train, color=BLUE, lw=0, label="training")
     axes.set_xlim(1, len(ranked))

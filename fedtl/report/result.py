@@ -17,8 +17,8 @@ class SiteResult:
 
     Attributes
     ----------
-    train, test : int
-        Training and held-out examples.
+    train, test : int or None
+        Training and held-out examples; None where a server does not know them.
     labels : list of int or None
         Training examples per class (or groups, where groups are private). Told with noise, or known
         to a simulation, and then None where a private run hides a small number; empty: not told.
@@ -36,8 +36,8 @@ class SiteResult:
     """
 
     name: str
-    train: int
-    test: int
+    train: int | None
+    test: int | None
     labels: list[int | None]
     accuracy: float | None = None
     local_own: float | None = None
@@ -123,11 +123,13 @@ class RunResult:
     suppress_below : int
         Smaller numbers of units are not shown, unless they carry noise; 0: all are.
     digests : dict of str to str
-        Of the recipe, the backbone's weights, the features (backbone, taps and transform), the
-        data.
+        Of the recipe, the backbone's weights, the features (backbone, taps and transform), and, in
+        a simulation, the data.
     accuracy, accuracy_without_privacy, accuracy_local_own, accuracy_local_all : float or None
         Global head; the same run without privacy; heads that sites trained alone, on their own and
         on everybody's held-out examples (means weighted by held-out examples).
+    extraction : Extraction or None
+        None where the sites made their features by themselves.
     confusion : list of list of int
         Global head on all held-out examples, noised ones rounded; rows are true classes.
     seconds : dict of str to float
@@ -158,7 +160,7 @@ class RunResult:
     delta: float | None
     sites: list[SiteResult]
     history: list[RoundResult]
-    extraction: Extraction
+    extraction: Extraction | None
     accuracy: float | None
     accuracy_without_privacy: float | None
     accuracy_local_own: float | None

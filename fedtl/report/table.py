@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich import box
@@ -11,7 +12,7 @@ from rich.text import Text
 
 from fedtl.report.order import by_accuracy, extremes, worst_site
 from fedtl.report.result import RunResult, SiteResult, not_evaluated
-from fedtl.report.words import clean, count, few, percent, plural, privacy, short, size
+from fedtl.report.words import clean, count, percent, plural, privacy, short, size, told
 
 MOST_ROWS = 30
 """Sites a terminal is shown; of more, the worst and the best."""
@@ -56,7 +57,7 @@ def _shown(result: RunResult) -> list[SiteResult]:
 def _row(site: SiteResult, result: RunResult, *, is_worst: bool) -> list[Text]:
     return [
         Text(short(site.name, 14) + (" *" if is_worst else "")),
-        *(Text(few(n, result.suppress_below)) for n in (site.train, site.test)),
+        *(Text(told(n, result.suppress_below)) for n in (site.train, site.test)),
         *(Text(percent(x)) for x in (site.accuracy, site.local_own, site.local_all)),
         Text(privacy(None if result.epsilon is None else site.epsilon)),
         *([Text(privacy(site.epsilon_held_out))] if result.metrics == "noised" else []),
@@ -69,8 +70,8 @@ def _totals(result: RunResult) -> list[str]:
     spent = None if result.epsilon is None else max((s.epsilon for s in sites), default=0.0)
     return [
         plural(len(sites), "site"),
-        count(sum(s.train for s in sites)),
-        count(sum(s.test for s in sites)),
+        _sum(s.train for s in sites),
+        _sum(s.test for s in sites),
         percent(result.accuracy),
         percent(result.accuracy_local_own),
         percent(result.accuracy_local_all),
@@ -78,6 +79,11 @@ def _totals(result: RunResult) -> list[str]:
         *([privacy(_most_held_out(result))] if result.metrics == "noised" else []),
         size(sum(s.bytes_up for s in sites)),
     ]
+
+
+def _sum(numbers: Iterable[int | None]) -> str:
+    known = [n for n in numbers if n is not None]
+    return count(sum(known)) if known else "-"
 
 
 def _most_held_out(result: RunResult) -> float:

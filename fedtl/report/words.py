@@ -51,6 +51,17 @@ def few(number: int | None, least: int) -> str:
     return f"<{least}" if number is None or number < least else count(number)
 
 
+def told(number: int | None, least: int) -> str:
+    """Return a number of units of a site, which a server is not told.
+
+    Examples
+    --------
+    >>> told(12, 5), told(3, 5), told(None, 5)
+    ('12', '<5', '-')
+    """
+    return "-" if number is None else few(number, least)
+
+
 def size(n_bytes: float) -> str:
     """Return a number of bytes in decimal units.
 

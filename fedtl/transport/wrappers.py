@@ -95,11 +95,11 @@ class MeteredGrid(WrappedGrid):
         for message in sent:
             key = id(message.content)  # one object for all sites, except under secure aggregation
             if key not in sizes:
-                sizes[key] = _content_bytes(message)
+                sizes[key] = content_bytes(message)
             _count(self.traffic.down, message.metadata.dst_node_id, sizes[key])
         replies = list(self.inner.send_and_receive(sent, timeout=timeout))
         for reply in replies:
-            _count(self.traffic.up, reply.metadata.src_node_id, _content_bytes(reply))
+            _count(self.traffic.up, reply.metadata.src_node_id, content_bytes(reply))
         self.traffic.seconds += time.perf_counter() - started
         return replies
 
@@ -108,7 +108,8 @@ def _count(totals: dict[int, int], node: int, n_bytes: int) -> None:
     totals[node] = totals.get(node, 0) + n_bytes
 
 
-def _content_bytes(message: Message) -> int:
+def content_bytes(message: Message) -> int:
+    """Return the bytes of a message that are counted."""
     if not message.has_content():
         return 0
     arrays = sum(count_bytes(record) for record in records(message.content, ArrayRecord))
