@@ -159,9 +159,7 @@ def _federate(folder: Path, grid: Grid, key: Identity, watch: Watch, expected: i
         grid,
         card=card,
         weights=partial(store.get, card.sha256),
-        wanted=Wanted(
-            card.digest(), card.width + 1, fixed.classes if fixed else recipe.data.classes
-        ),
+        wanted=Wanted(card.digest(), card.width + 1, classes),
         settings=recipe.federation,
         watch=watch,
         expected=expected,

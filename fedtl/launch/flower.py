@@ -3,10 +3,11 @@
 With ``run``, the folder of a run that ``fedtl run`` made, the ServerApp tells the story of that
 run, to the sites that SuperLink has; the coordinator's folder is named by the environment.
 
-Otherwise it is the same simulation as elsewhere, launched by Flower's own command. It is configured by ``[tool.flwr.app.config]`` or ``--run-config``: ``recipe`` is the path of a recipe
-(empty: the embedded default), ``out`` the folder for run folders (empty: ``runs`` in the current
-folder). Flower's federation decides how many nodes there are, and that is how many sites the data
-are spread over.
+Otherwise it is the same simulation as elsewhere, launched by Flower's own command. It is configured
+by ``[tool.flwr.app.config]`` or ``--run-config``: ``recipe`` is the path of a recipe (empty: the
+embedded default), ``out`` the folder for run folders (empty: ``runs`` in the current folder).
+Flower's federation decides how many nodes there are, and that is how many sites the data are spread
+over.
 """
 
 from __future__ import annotations

@@ -1,0 +1,200 @@
+"""A run with real sites, as its ServerApp tells it; here the Grid is the in-process one."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Context
+
+from fedtl.apps.client import make_client_app
+from fedtl.errors import CacheError, RecipeError, TransportError
+from fedtl.launch.federate import check_deployable, federate
+from fedtl.launch.federation import Federation, build
+from fedtl.launch.run_folder import claim
+from fedtl.launch.simulate import simulate
+from fedtl.launch.watch import read_progress
+from fedtl.modules import load_module
+from fedtl.privacy.ledger import Ledger
+from fedtl.privacy.secagg import Identity
+from fedtl.recipe import Recipe, replaced
+from fedtl.site.policy import SitePolicy
+from fedtl.site.site import Site
+from fedtl.transport.local import LocalGrid
+
+KEY = Identity(bytes(range(32)))
+OPEN = SitePolicy(unprotected=True, clear_metrics=True)
+QUICK: dict[str, object] = {"least_sites": 2, "wait": 0.5, "patience": 0.0, "retries": 0}
+
+
+def small(**privacy: object) -> Recipe:
+    tables: dict[str, Any] = {
+        "name": "small",
+        "data": {"limit": 160},
+        "partition": {"sites": 3},
+        "backbone": {"image_size": 32},
+        "train": {"rounds": 3, "local_steps": 2},
+        "privacy": {"enabled": False, **privacy},
+        "compare": {"without_privacy": False, "local_only": False},
+        "federation": QUICK,
+    }
+    return Recipe.model_validate(tables)
+
+
+@pytest.fixture(scope="module")
+def federation() -> Federation:
+    return build(small())
+
+
+@pytest.fixture
+def real(federation: Federation, tmp_path: Path) -> Callable[..., dict[str, Site]]:
+    """Return sites like deployed ones: with ledgers and policies, and noise from the system."""
+
+    def sites(policy: SitePolicy = OPEN, *, ledgers: bool = False) -> dict[str, Site]:
+        made = {}
+        for at, name in enumerate(federation.names):
+            site = replace(federation.site(at), simulated=False, policy=policy, run="")
+            if ledgers:
+                ledger = Ledger.open(tmp_path / f"{name}.sqlite", durable=False)
+                site.ledger = ledger
+                site.dataset = federation._dataset(federation.rows[at].train, ledger)
+                site.held_out_dataset = federation._dataset(federation.rows[at].test, ledger)
+            made[name] = site
+        return made
+
+    return sites
+
+
+def grid_of(sites: dict[str, Site]) -> LocalGrid:
+    def site_of(context: Context) -> Site:
+        return sites[str(context.node_config["site"])]
+
+    return LocalGrid(make_client_app(site_of), list(sites))
+
+
+def begun(folder: Path, recipe: Recipe) -> Path:
+    claim(folder, recipe)
+    return folder
+
+
+def test_the_head_is_that_of_a_simulation_and_a_round_is_one_phase(
+    real: Callable[..., dict[str, Site]], tmp_path: Path
+) -> None:
+    recipe = small()
+    simulated = simulate(recipe, tmp_path / "simulated", html=False)
+    grid = grid_of(real())
+    phases: list[set[str]] = []
+    answer = grid.answer
+
+    def counted(messages: Any, deadline: Any) -> Any:
+        phases.append({m.metadata.message_type for m in messages})
+        return answer(messages, deadline)
+
+    grid.answer = counted  # type: ignore[method-assign]
+    result = federate(begun(tmp_path / "run", recipe), grid, KEY)
+    head = load_module(tmp_path / "run" / "module").head
+    np.testing.assert_array_equal(head["weight"], simulated.head["weight"])  # type: ignore[arg-type]
+    assert phases == [{"query.describe"}, {"train"}, {"train"}, {"train"}, {"evaluate"}]
+    expected = [r.accuracy for r in simulated.result.history]
+    assert [r.accuracy for r in result.history] == expected
+    assert all(r.accuracy is not None for r in result.history)
+    told = read_progress(tmp_path / "run")
+    assert told is not None
+    assert (told.state, told.round, told.rounds) == ("finished", 3, 3)
+    assert {s.name for s in told.sites} == set(result.history[0].cohort)
+    assert all(s.down > s.up > 0 for s in told.sites)
+    assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
+
+
+def test_a_private_run_that_is_cut_goes_on_and_nobody_pays_twice(
+    real: Callable[..., dict[str, Site]], tmp_path: Path
+) -> None:
+    recipe = small(enabled=True, public_size=50, metrics="noised", epsilon=50.0)
+    sites = real(SitePolicy(), ledgers=True)
+    folder = begun(tmp_path / "run", recipe)
+
+    class Cut(LocalGrid):
+        left = 3
+
+        def answer(self, messages: Any, deadline: Any) -> Any:
+            replies = super().answer(messages, deadline)
+            if messages[0].metadata.message_type == "train":
+                self.left -= 1
+                if not self.left:
+                    raise KeyboardInterrupt  # sites answered, and the server died
+            return replies
+
+    grid = grid_of(sites)
+    cut = Cut(grid._app, list(sites))
+    with pytest.raises(KeyboardInterrupt):
+        federate(folder, cut, KEY)
+    told = read_progress(folder)
+    assert told is not None
+    assert (told.state, told.round) == ("stopped", 2)
+    result = federate(folder, grid_of(sites), KEY)
+    assert [r.round for r in result.history] == [1, 2, 3]
+    assert all(r.accuracy is not None for r in result.history)
+    for name, site in sites.items():
+        assert site.ledger is not None
+        paid = Counter(e.request.message for e in site.ledger.entries() if e.kind == "charge")
+        assert paid == {"train": 3, "evaluate": 3}, name
+
+
+def test_a_run_is_not_begun_without_enough_sites_and_says_who_differs(
+    real: Callable[..., dict[str, Site]], tmp_path: Path
+) -> None:
+    sites = real()
+    names = list(sites)
+    sites[names[0]].classes = (*sites[names[0]].classes[:-1], "ten")
+    sites[names[1]].backbone = "another"
+    recipe = replaced(small(), federation={"least_sites": 2})
+    with pytest.raises(TransportError) as error:
+        federate(begun(tmp_path / "run", recipe), grid_of(sites), KEY)
+    assert error.value.code == "sites.missing"
+    assert names[0] in str(error.value)
+    assert names[1] in str(error.value)
+    told = read_progress(tmp_path / "run")
+    assert told is not None
+    assert told.state == "failed"
+    assert "1 of 2 sites" in told.said
+
+
+def test_a_site_that_fails_is_named_and_left_out_of_its_round(
+    real: Callable[..., dict[str, Site]], tmp_path: Path
+) -> None:
+    sites = real()
+    first, *others = sites
+    sites[first].policy = SitePolicy(clear_metrics=True)  # nothing unprotected leaves it
+    result = federate(begun(tmp_path / "run", small()), grid_of(sites), KEY)
+    for record in result.history:
+        assert record.failures == {first: "policy.unprotected"}
+        assert set(record.site_accuracy) == {first, *others}
+    recipe = replaced(small(), federation={"least_updates": 3})
+    with pytest.raises(TransportError, match="2 of 3 sites") as error:
+        federate(begun(tmp_path / "more", recipe), grid_of(sites), KEY)
+    assert error.value.code == "round.few"
+
+
+def test_a_damaged_run_file_is_never_replaced(
+    real: Callable[..., dict[str, Site]], tmp_path: Path
+) -> None:
+    folder = begun(tmp_path / "run", small())
+    federate(folder, grid_of(real()), KEY)
+    told = json.loads((folder / "run.json").read_text())
+    assert len(told["run"]) > 32
+    (folder / "run.json").write_text("{")
+    with pytest.raises(CacheError, match=r"run\.json"):
+        federate(folder, grid_of(real()), KEY)
+
+
+def test_a_private_run_needs_a_public_size() -> None:
+    with pytest.raises(RecipeError, match="public_size"):
+        check_deployable(small(enabled=True))
+    check_deployable(small(enabled=True, public_size=100))
+    check_deployable(small())
