@@ -21,6 +21,8 @@ from fedtl.cli.ledger import app as ledger
 from fedtl.cli.predict import predict
 from fedtl.cli.recipe import app as recipe
 from fedtl.cli.report import report
+from fedtl.cli.run import EXAMPLES as RUN_EXAMPLES
+from fedtl.cli.run import run
 from fedtl.cli.screen import clean_line, err
 from fedtl.cli.server import app as server
 from fedtl.cli.simulate import EXAMPLES, simulate
@@ -39,6 +41,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(epilog=EXAMPLES)(simulate)
+app.command(epilog=RUN_EXAMPLES)(run)
 app.command()(report)
 app.command()(predict)
 app.command(epilog=AUDIT_EXAMPLES)(audit)

@@ -17,6 +17,7 @@ from fedtl.errors import FedtlError, RecipeError
 if TYPE_CHECKING:
     from fedtl.launch.simulate import Finished
     from fedtl.recipe import Recipe
+    from fedtl.report.result import RunResult
 
 MOST_PROBLEMS = 20
 """Files left out that the terminal names."""
@@ -228,5 +229,9 @@ _LONG = ("history", "confusion", "recipe", "backbone", "classes")
 
 def summary(finished: Finished) -> dict[str, Any]:
     """Return what ``--json`` prints: the result without its histories, and where the run lies."""
-    short = {key: value for key, value in asdict(finished.result).items() if key not in _LONG}
-    return {"run": str(finished.folder), **short}
+    return {"run": str(finished.folder), **short_result(finished.result)}
+
+
+def short_result(result: RunResult) -> dict[str, Any]:
+    """Return a result without what is long."""
+    return {key: value for key, value in asdict(result).items() if key not in _LONG}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -67,6 +68,8 @@ class RunProgress:
         Of the last head that was evaluated.
     updated : float
         Unix time, seconds.
+    pid : int
+        Of the process that runs it, on the coordinator's machine.
     """
 
     state: State = "waiting"
@@ -75,6 +78,7 @@ class RunProgress:
     said: str = ""
     accuracy: float | None = None
     updated: float = 0.0
+    pid: int = 0
     sites: tuple[SiteProgress, ...] = ()
 
 
@@ -163,6 +167,6 @@ class Watch:
 
     def _write(self) -> None:
         sites = tuple(site for _, site in sorted(self._sites.items()))
-        run = replace(self._run, sites=sites, updated=time.time())
+        run = replace(self._run, sites=sites, updated=time.time(), pid=os.getpid())
         text = json.dumps(asdict(run))
         write_atomic(self.folder / FILE, lambda file: file.write(text.encode()))
