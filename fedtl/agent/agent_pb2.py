@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0b\x61gent.proto\x12\x0b\x66\x65\x64tl.agent\"\t\n\x07Nothing\"2\n\x04Task\x12\x0b\n\x03run\x18\x01 \x01(\x04\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x03 \x01(\x0c\"*\n\x06\x41nswer\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\x12\x0f\n\x07\x66\x61ilure\x18\x02 \x01(\t\"\x80\x01\n\x05State\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0c\n\x04\x62usy\x18\x03 \x01(\t\x12\x0f\n\x07waiting\x18\x04 \x01(\r\x12\x10\n\x08\x61nswered\x18\x05 \x01(\x04\x12\x0f\n\x07refused\x18\x06 \x01(\x04\x12\x16\n\x0euptime_seconds\x18\x07 \x01(\x01\x32\xbd\x02\n\tSiteAgent\x12\x32\n\x08\x44\x65scribe\x12\x11.fedtl.agent.Task\x1a\x13.fedtl.agent.Answer\x12/\n\x05Train\x12\x11.fedtl.agent.Task\x1a\x13.fedtl.agent.Answer\x12.\n\x04Sums\x12\x11.fedtl.agent.Task\x1a\x13.fedtl.agent.Answer\x12\x32\n\x08\x45valuate\x12\x11.fedtl.agent.Task\x1a\x13.fedtl.agent.Answer\x12\x33\n\tAggregate\x12\x11.fedtl.agent.Task\x1a\x13.fedtl.agent.Answer\x12\x32\n\x06Status\x12\x14.fedtl.agent.Nothing\x1a\x12.fedtl.agent.Stateb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0b\x61gent.proto\x12\x0b\x66\x65\x64tl.agent\"\t\n\x07Nothing\"2\n\x04Task\x12\x0b\n\x03run\x18\x01 \x01(\x04\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x03 \x01(\x0c\"3\n\x05Piece\x12\x0b\n\x03run\x18\x01 \x01(\x04\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x03 \x01(\x0c\"*\n\x06\x41nswer\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\x12\x0f\n\x07\x66\x61ilure\x18\x02 \x01(\t\"\xe3\x01\n\x05State\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0c\n\x04\x62usy\x18\x03 \x01(\t\x12\x0f\n\x07waiting\x18\x04 \x01(\r\x12\x10\n\x08\x61nswered\x18\x05 \x01(\x04\x12\x0f\n\x07refused\x18\x06 \x01(\x04\x12\x16\n\x0euptime_seconds\x18\x07 \x01(\x01\x12\r\n\x05state\x18\x08 \x01(\t\x12\r\n\x05phase\x18\t \x01(\t\x12\x0c\n\x04\x64one\x18\n \x01(\x04\x12\r\n\x05total\x18\x0b \x01(\x04\x12\x10\n\x08\x62\x61\x63kbone\x18\x0c \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\r \x01(\t2\xf3\x02\n\tSiteAgent\x12\x32\n\x08\x44\x65scribe\x12\x11.fedtl.agent.Task\x1a\x13.fedtl.agent.Answer\x12/\n\x05Train\x12\x11.fedtl.agent.Task\x1a\x13.fedtl.agent.Answer\x12.\n\x04Sums\x12\x11.fedtl.agent.Task\x1a\x13.fedtl.agent.Answer\x12\x32\n\x08\x45valuate\x12\x11.fedtl.agent.Task\x1a\x13.fedtl.agent.Answer\x12\x34\n\x07Install\x12\x12.fedtl.agent.Piece\x1a\x13.fedtl.agent.Answer(\x01\x12\x33\n\tAggregate\x12\x11.fedtl.agent.Task\x1a\x13.fedtl.agent.Answer\x12\x32\n\x06Status\x12\x14.fedtl.agent.Nothing\x1a\x12.fedtl.agent.Stateb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,10 +35,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NOTHING']._serialized_end=37
   _globals['_TASK']._serialized_start=39
   _globals['_TASK']._serialized_end=89
-  _globals['_ANSWER']._serialized_start=91
-  _globals['_ANSWER']._serialized_end=133
-  _globals['_STATE']._serialized_start=136
-  _globals['_STATE']._serialized_end=264
-  _globals['_SITEAGENT']._serialized_start=267
-  _globals['_SITEAGENT']._serialized_end=584
+  _globals['_PIECE']._serialized_start=91
+  _globals['_PIECE']._serialized_end=142
+  _globals['_ANSWER']._serialized_start=144
+  _globals['_ANSWER']._serialized_end=186
+  _globals['_STATE']._serialized_start=189
+  _globals['_STATE']._serialized_end=416
+  _globals['_SITEAGENT']._serialized_start=419
+  _globals['_SITEAGENT']._serialized_end=790
 # @@protoc_insertion_point(module_scope)

@@ -18,6 +18,16 @@ class Task(_message.Message):
     content: bytes
     def __init__(self, run: _Optional[int] = ..., kind: _Optional[str] = ..., content: _Optional[bytes] = ...) -> None: ...
 
+class Piece(_message.Message):
+    __slots__ = ("run", "kind", "content")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    run: int
+    kind: str
+    content: bytes
+    def __init__(self, run: _Optional[int] = ..., kind: _Optional[str] = ..., content: _Optional[bytes] = ...) -> None: ...
+
 class Answer(_message.Message):
     __slots__ = ("content", "failure")
     CONTENT_FIELD_NUMBER: _ClassVar[int]
@@ -27,7 +37,7 @@ class Answer(_message.Message):
     def __init__(self, content: _Optional[bytes] = ..., failure: _Optional[str] = ...) -> None: ...
 
 class State(_message.Message):
-    __slots__ = ("site", "version", "busy", "waiting", "answered", "refused", "uptime_seconds")
+    __slots__ = ("site", "version", "busy", "waiting", "answered", "refused", "uptime_seconds", "state", "phase", "done", "total", "backbone", "architecture")
     SITE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     BUSY_FIELD_NUMBER: _ClassVar[int]
@@ -35,6 +45,12 @@ class State(_message.Message):
     ANSWERED_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
     UPTIME_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    BACKBONE_FIELD_NUMBER: _ClassVar[int]
+    ARCHITECTURE_FIELD_NUMBER: _ClassVar[int]
     site: str
     version: str
     busy: str
@@ -42,4 +58,10 @@ class State(_message.Message):
     answered: int
     refused: int
     uptime_seconds: float
-    def __init__(self, site: _Optional[str] = ..., version: _Optional[str] = ..., busy: _Optional[str] = ..., waiting: _Optional[int] = ..., answered: _Optional[int] = ..., refused: _Optional[int] = ..., uptime_seconds: _Optional[float] = ...) -> None: ...
+    state: str
+    phase: str
+    done: int
+    total: int
+    backbone: str
+    architecture: str
+    def __init__(self, site: _Optional[str] = ..., version: _Optional[str] = ..., busy: _Optional[str] = ..., waiting: _Optional[int] = ..., answered: _Optional[int] = ..., refused: _Optional[int] = ..., uptime_seconds: _Optional[float] = ..., state: _Optional[str] = ..., phase: _Optional[str] = ..., done: _Optional[int] = ..., total: _Optional[int] = ..., backbone: _Optional[str] = ..., architecture: _Optional[str] = ...) -> None: ...

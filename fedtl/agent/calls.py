@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fedtl.wire.backbone import BACKBONE
 from fedtl.wire.messages import DESCRIBE, EVALUATE, MECHANISMS, TRAIN
 from fedtl.wire.sealed import CONFIRM, KEYS, REVEAL, SHARES
 
@@ -11,6 +12,7 @@ CALLS: dict[str, tuple[str, ...]] = {
     "Train": (TRAIN,),
     "Sums": tuple(kind for kind in MECHANISMS if kind.startswith(f"{TRAIN}.")),
     "Evaluate": (EVALUATE,),
+    "Install": (BACKBONE,),
     "Aggregate": (KEYS, SHARES, CONFIRM, REVEAL),
 }
 """Call to the types of message it accepts."""
@@ -21,5 +23,8 @@ OPTIONS = [
     ("grpc.max_send_message_length", MOST_BYTES),
     ("grpc.max_receive_message_length", MOST_BYTES),
 ]
+IN_PIECES = frozenset({"Install"})
+"""Calls whose message is cut into pieces."""
+PIECE_BYTES = 1 << 20
 LONGEST_PATH = 100
 """Characters of a unix socket's path; the system allows 107."""

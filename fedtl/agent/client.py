@@ -7,7 +7,7 @@ agent.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ import grpc
 from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
-from fedtl.agent.agent_pb2 import Answer, Nothing, State, Task
-from fedtl.agent.calls import CALL_OF, OPTIONS, SERVICE
+from fedtl.agent.agent_pb2 import Answer, Nothing, Piece, State, Task
+from fedtl.agent.calls import CALL_OF, IN_PIECES, OPTIONS, PIECE_BYTES, SERVICE
 from fedtl.errors import TransportError
 from fedtl.transport._identity import records_from_bytes, records_to_bytes
 
@@ -79,12 +79,19 @@ class AgentClient:
 
     def _call(self, name: str, sent: Task | Nothing, told: Any, timeout: float | None) -> Any:
         with grpc.insecure_channel(f"unix:{self._socket}", options=OPTIONS) as channel:
-            asked = channel.unary_unary(
-                f"/{SERVICE}/{name}",
-                request_serializer=type(sent).SerializeToString,
-                response_deserializer=told.FromString,
+            path, read = f"/{SERVICE}/{name}", told.FromString
+            if isinstance(sent, Task) and name in IN_PIECES:
+                cut = channel.stream_unary(path, Piece.SerializeToString, read)
+                return cut(_pieces(sent), timeout=timeout)
+            return channel.unary_unary(path, type(sent).SerializeToString, read)(
+                sent, timeout=timeout
             )
-            return asked(sent, timeout=timeout)
+
+
+def _pieces(task: Task) -> Iterator[Piece]:
+    for start in range(0, max(len(task.content), 1), PIECE_BYTES):
+        part = task.content[start : start + PIECE_BYTES]
+        yield Piece(run=task.run, kind=task.kind, content=part)
 
 
 def thin_client_app(otherwise: Callable[[], ClientApp]) -> ClientApp:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fedtl.backbone.card import BackboneCard
 from fedtl.errors import BackboneError
-from fedtl.home import home, write_atomic
+from fedtl.home import home, unwritable, write_atomic
 
 #: How the ``source`` of weights given by hand begins; a plain name never finds those.
 BY_HAND = "file "
@@ -114,6 +114,50 @@ def install(card: BackboneCard, weights: bytes) -> None:
         )
     put(weights)
     write_card(card)
+
+
+def part(sha256: str) -> Path:
+    """Return the file in which weights arrive from elsewhere, which need not exist."""
+    return folder(sha256) / "weights.part"
+
+
+def adopt(card: BackboneCard) -> None:
+    """Take over the weights that arrived in :func:`part`, without reading them into memory.
+
+    Raises
+    ------
+    BackboneError
+        With code ``backbone.tampered``: they do not have the card's digest; they are deleted.
+    CacheError
+        The store cannot be written.
+    """
+    arrived = part(card.sha256)
+    try:
+        if not _is_intact(arrived, card.sha256):
+            arrived.unlink(missing_ok=True)
+            raise BackboneError(
+                f"The weights that were sent for {card.architecture!r} do not have SHA-256 "
+                f"{card.sha256}; they were deleted.",
+                next_step="Ask the server to send the backbone again.",
+                code="backbone.tampered",
+            )
+        arrived.replace(folder(card.sha256) / "weights.safetensors")
+    except OSError as error:
+        raise unwritable(arrived, error) from error
+    write_card(card)
+
+
+def intact(sha256: str) -> bool:
+    """Say whether weights are stored and still have their digest; reads all of them."""
+    try:
+        return _is_intact(folder(sha256) / "weights.safetensors", sha256)
+    except OSError:
+        return False
+
+
+def _is_intact(path: Path, sha256: str) -> bool:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == sha256
 
 
 def write_card(card: BackboneCard) -> None:

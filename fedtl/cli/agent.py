@@ -1,22 +1,27 @@
-"""``fedtl site agent`` and ``fedtl site status``: serve a site's data to its runs, and look in."""
+"""``fedtl site agent``: serve a site's data to its runs."""
 
 from __future__ import annotations
 
+import json
 import signal
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedtl.cli.progress import progress
-from fedtl.cli.screen import clean_line, err, out, print_json, stoppable, warnings_shown
+from fedtl.cli.progress import Lines, Show
+from fedtl.cli.screen import clean_line, err, leave_now, warnings_shown
 from fedtl.errors import RecipeError
 
 if TYPE_CHECKING:
-    from fedtl.agent.agent_pb2 import State
+    from rich.console import Console
+
+    from fedtl.agent.server import Answered
 
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The site's state folder.")]
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -31,57 +36,43 @@ def agent(
 ) -> None:
     """Serve this site to its runs until it is stopped (SIGTERM or Ctrl-C).
 
-    The one process that opens the site's images, features and ledger. A SuperNode reaches it by
-    FOLDER/agent.sock: flower-supernode ... --node-config 'agent="FOLDER/agent.sock"'
+    The one process that opens the site's images, features and ledger. It answers at once, and reads
+    data and makes features meanwhile. A SuperNode reaches it by FOLDER/agent.sock; `fedtl site up`
+    starts both. Each answer is a line of JSON on stderr that says nothing about data.
     """
-    from fedtl.agent.server import serving
-    from fedtl.launch.own_site import SOCKET, own_site
-    from fedtl.site.config import read_site
-
     permissions, console = _permissions(mode), err()
-    read = read_site(folder)
-    with ExitStack() as open_ones:
-        open_ones.enter_context(warnings_shown(console))
-        try:
-            with stoppable(), progress(console, quiet=quiet) as reached:
-                site = open_ones.enter_context(own_site(read, reached))
-                examples = len(site.examples[0])  # what cannot be read is found before anybody asks
-        except KeyboardInterrupt as error:
-            console.print("Stopped; the features made so far are kept.", markup=False)
-            raise typer.Exit(130) from error
-        stopped = open_ones.enter_context(_signals())
-        open_ones.enter_context(serving(site, folder / SOCKET, mode=permissions))
-        said = f"{site.name}: {examples} training examples, serving at {folder / SOCKET}"
-        console.print(clean_line(said), markup=False, soft_wrap=True)
-        stopped.wait()
+    with _signals() as stopped, warnings_shown(console):
+        from fedtl.agent.server import serving
+        from fedtl.launch.own_site import SOCKET, own_site
+        from fedtl.site.config import read_site
+
+        read, show = read_site(folder), _shown(console, quiet=quiet)
+        with (
+            own_site(read, show, stuck=leave_now) as site,
+            serving(site, folder / SOCKET, mode=permissions, log=_logged),
+        ):
+            said = f"{site.name}: serving at {folder / SOCKET}"
+            console.print(clean_line(said), markup=False, soft_wrap=True)
+            stopped.wait()
     console.print("Stopped; the socket is gone and the ledger is closed.", markup=False)
 
 
-def status(
-    folder: Folder = Path("site"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Say what the agent of a site is doing; exit code 2 if none answers."""
-    from fedtl.agent.client import AgentClient
-    from fedtl.launch.own_site import SOCKET
+def _shown(console: Console, *, quiet: bool) -> Show:
+    """Return what shows how far the preparation is, one line now and then."""
+    lines = Lines(console)
 
-    state = AgentClient(folder / SOCKET).status()
-    if as_json:
-        print_json({name: getattr(state, name) for name in _FIELDS})
-        return
-    out().print(clean_line(_line(state)), markup=False, soft_wrap=True)
+    def show(phase: str, done: int, total: int) -> None:
+        if phase == "ready":
+            said = f"Ready: {done:,} training examples have their features."
+            console.print(said, markup=False, soft_wrap=True)
+        elif not quiet:
+            lines(phase, done, total)
 
-
-_FIELDS = ("site", "version", "busy", "waiting", "answered", "refused", "uptime_seconds")
+    return show
 
 
-def _line(state: State) -> str:
-    from fedtl.report.words import count, duration
-
-    busy = f"answers a '{state.busy}' message, {state.waiting} wait" if state.busy else "idle"
-    counts = f"{count(state.answered)} answered and {count(state.refused)} refused"
-    since = duration(state.uptime_seconds)
-    return f"{state.site}: {busy}; {counts} in {since}; fedtl {state.version}"
+def _logged(answered: Answered) -> None:
+    print(json.dumps(asdict(answered)), file=sys.stderr, flush=True)
 
 
 def _permissions(mode: str) -> int:

@@ -52,7 +52,7 @@ def progress(console: Console, *, quiet: bool = False) -> Iterator[Reached]:
         with _bars(console) as bars:
             yield Reached(_Bars(bars))
     else:
-        yield Reached(_Lines(console))
+        yield Reached(Lines(console))
 
 
 def _nothing(phase: str, done: int, total: int) -> None:
@@ -85,7 +85,9 @@ class _Bars:
         self._bars.update(self._tasks[phase], completed=done, total=total or None)
 
 
-class _Lines:
+class Lines:
+    """Shows progress as a line now and then; see :class:`Show`."""
+
     def __init__(self, console: Console) -> None:
         self._console = console
         self._last = time.monotonic()
@@ -93,6 +95,7 @@ class _Lines:
         self._lock = threading.Lock()
 
     def __call__(self, phase: str, done: int, total: int) -> None:
+        """Show how far a phase is, if it is time."""
         with self._lock:
             now, ended = time.monotonic(), 0 < total <= done
             due = ended or now - self._last >= SECONDS_BETWEEN_LINES

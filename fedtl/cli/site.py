@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedtl.cli.agent import agent, status
+from fedtl.cli.agent import agent
 from fedtl.cli.join import join
 from fedtl.cli.progress import progress
 from fedtl.cli.screen import (
@@ -21,6 +21,7 @@ from fedtl.cli.screen import (
     stoppable,
     warnings_shown,
 )
+from fedtl.cli.site_services import down, ledger, log, status, up
 from fedtl.errors import FedtlError
 
 if TYPE_CHECKING:
@@ -30,16 +31,20 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="site",
-    help="For the institution that owns data: set up a site, and check data, machine and policy.",
+    help="For the institution that owns data: set up a site, check it, and take part.",
     epilog="Examples:\n\nfedtl site init site/ --name north --data images/\n\n"
-    "fedtl site check site/",
+    "fedtl site check site/\n\nfedtl site join site/ north.invite\n\nfedtl site up site/",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
 
 app.command(epilog="Example:\n\nfedtl site agent site/ --mode 660")(agent)
 app.command(epilog="Example:\n\nfedtl site join site/ north.invite")(join)
+app.command(epilog="Example:\n\nfedtl site up site/")(up)
 app.command(epilog="Example:\n\nfedtl site status site/ --json")(status)
+app.command(epilog="Example:\n\nfedtl site log site/ supernode --follow")(log)
+app.command(epilog="Example:\n\nfedtl site ledger site/")(ledger)
+app.command(epilog="Example:\n\nfedtl site down site/")(down)
 
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The site's state folder.")]
 

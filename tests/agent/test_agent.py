@@ -33,6 +33,7 @@ from fedtl.train.heads import initial_head
 from fedtl.train.task import TrainTask
 from fedtl.transport._identity import ensure_identity, records_to_bytes
 from fedtl.wire.arrays import pack
+from fedtl.wire.backbone import BACKBONE
 from fedtl.wire.messages import (
     COVARIANCE,
     DESCRIBE,
@@ -132,7 +133,7 @@ def test_a_hostile_message_gets_a_code(what: str, socket: Path, site: Site) -> N
 
 def test_there_is_no_call_for_data(socket: Path, site: Site) -> None:
     questions = {DESCRIBE, TRAIN, STATISTICS, MEAN, COVARIANCE, LABELS, EVALUATE}
-    assert set(CALL_OF) == questions | {KEYS, SHARES, CONFIRM, REVEAL}
+    assert set(CALL_OF) == questions | {KEYS, SHARES, CONFIRM, REVEAL, BACKBONE}
     assert len(CALL_OF) == sum(map(len, CALLS.values()))
     with serving(site, socket):
         for call in ("Features", "Read", "Ledger", "Examples"):

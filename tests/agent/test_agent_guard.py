@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from pictures import small_site
 
+from fedtl.agent.client import AgentClient
+from fedtl.errors import TransportError
 from fedtl.home import home
 from fedtl.privacy.ledger import Ledger
 
@@ -45,13 +47,20 @@ def state(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         text=True,
     )
     until = time.monotonic() + 90
-    while not (state / "agent.sock").exists() and time.monotonic() < until:
+    while not is_ready(state) and time.monotonic() < until:
         assert agent.poll() is None, agent.stderr and agent.stderr.read()
         time.sleep(0.1)
     yield state
     agent.terminate()
     agent.communicate(timeout=30)
     shutil.rmtree(place)
+
+
+def is_ready(state: Path) -> bool:
+    try:
+        return AgentClient(state / "agent.sock").status().state == "ready"
+    except TransportError:
+        return False
 
 
 def hostile(state: Path, *, group: int) -> dict[str, str]:

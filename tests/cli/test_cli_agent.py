@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pictures import small_site
@@ -46,6 +47,14 @@ def serve(state: Path, started: list[subprocess.Popen[str]], *flags: str) -> sub
     return process
 
 
+def status(state: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    """Return what the agent says, by the command that people use."""
+    capsys.readouterr()
+    main(["site", "status", str(state), "--json"])
+    told: dict[str, Any] = json.loads(capsys.readouterr().out)["agent"]
+    return told
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_agent_serves_and_leaves_cleanly(
     number: int,
@@ -54,16 +63,21 @@ def test_an_agent_serves_and_leaves_cleanly(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     process = serve(state, started)
-    assert main(["site", "status", str(state), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
+    until = time.monotonic() + 60
+    while (told := status(state, capsys))["state"] != "ready" and time.monotonic() < until:
+        time.sleep(0.2)
     assert (told["site"], told["busy"], told["waiting"]) == ("north", "", 0)
-    assert main(["site", "status", str(state)]) == 0
-    assert "north: idle; 0 answered and 0 refused" in capsys.readouterr().out
+    assert (told["state"], told["architecture"]) == ("ready", "tf_efficientnet_lite0")
+    assert main(["site", "status", str(state)]) == 1  # no SuperNode is there
+    said = capsys.readouterr().out
+    assert "idle; 0 answered and 0 refused" in said
+    assert "ready, with the backbone tf_efficientnet_lite0" in said
     process.send_signal(number)
     assert process.wait(20) == 0
     assert process.stderr is not None
     said = process.stderr.read()
-    assert "training examples, serving at" in said
+    assert "north: serving at" in said
+    assert "Ready: 17 training examples" in said
     assert "Stopped; the socket is gone" in said
     assert not (state / "agent.sock").exists()
 
@@ -74,13 +88,12 @@ def test_a_second_agent_is_refused_and_the_first_goes_on(
     serve(state, started)
     assert main(["site", "agent", str(state), "-q"]) == 2
     assert "An agent of 'north' answers at" in capsys.readouterr().err
-    assert main(["site", "status", str(state)]) == 0
+    assert status(state, capsys)["site"] == "north"
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["status"], "No site agent answers"),
         (["agent", "--mode", "666"], "--mode is '666'"),
         (["agent", "--mode", "rw"], "--mode is 'rw'"),
     ],

@@ -1,0 +1,164 @@
+"""How a site is: its services, its connection, how far its preparation is, and its budget."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from fedtl.agent.agent_pb2 import State
+from fedtl.agent.client import AgentClient
+from fedtl.agent.served import NO_BACKBONE, PREPARING, READY
+from fedtl.errors import TransportError
+from fedtl.launch import services
+from fedtl.launch.logs import last_lines
+from fedtl.launch.own_site import SOCKET
+from fedtl.launch.services import ServiceState
+from fedtl.launch.site_check.guard import guarded
+from fedtl.launch.site_check.privacy import look_at_ledger
+from fedtl.launch.site_services import AGENT, SUPERNODE
+from fedtl.report.words import count, duration
+from fedtl.site.config import SiteFolder
+from fedtl.types import Finding
+
+_STOPPED = "stopped"
+_LINES = 400
+_STARTED = "Starting Flower SuperNode"
+_SAYS = {
+    r"SuperNode ID:|Connection successful": Finding("connection", "ok", "connected"),
+    r"Connection attempt failed": Finding(
+        "connection",
+        "note",
+        "the server does not answer; it is tried again all the time",
+        "Ask the coordinator whether the server is up; check firewall and HTTPS_PROXY.",
+    ),
+    r"Failed to initialize the connection": Finding(
+        "connection",
+        "broken",
+        "the server cannot be reached",
+        "Check the address of the server; `fedtl site log` of the supernode says more.",
+    ),
+    r"Failed to activate SuperNode": Finding(
+        "connection",
+        "broken",
+        "the server does not know the key of this site",
+        "Send node.pub to the coordinator, and join with the invitation that comes back.",
+    ),
+    r"CERTIFICATE_VERIFY_FAILED": Finding(
+        "connection",
+        "broken",
+        "the server's certificate is not one that the invitation allows, or it has ended",
+        "Check this machine's clock; then ask the coordinator for a new invitation.",
+    ),
+}
+"""What the SuperNode of Flower 1.41 logs, and what that means."""
+
+
+@dataclass(frozen=True, slots=True)
+class SiteState:
+    """What ``fedtl site status`` shows.
+
+    Attributes
+    ----------
+    services : tuple of ServiceState
+        Agent and SuperNode.
+    agent : State or None
+        What the agent says; None where none answers.
+    connection : Finding
+        What the SuperNode last said about the server.
+    """
+
+    site: SiteFolder
+    services: tuple[ServiceState, ...]
+    agent: State | None
+    connection: Finding
+
+
+def site_state(site: SiteFolder) -> SiteState:
+    """Look at a site from outside."""
+    known = {state.name: state for state in services.status(site.folder)}
+    found = tuple(
+        known.get(name) or ServiceState(name, _STOPPED, 0, 0.0, "") for name in (AGENT, SUPERNODE)
+    )
+    try:
+        agent = AgentClient(site.folder / SOCKET).status()
+    except TransportError:
+        agent = None
+    log = services.log_file(site.folder, SUPERNODE)
+    return SiteState(site, found, agent, connection_in(last_lines(log, _LINES)))
+
+
+def facts(state: SiteState, found: Sequence[Finding]) -> dict[str, Any]:
+    """Return everything for programs."""
+    agent = state.agent
+    named = () if agent is None else agent.DESCRIPTOR.fields
+    return {
+        "site": state.site.config.name,
+        "server": state.site.config.server.address,
+        "services": [asdict(service) for service in state.services],
+        "agent": None if agent is None else {f.name: getattr(agent, f.name) for f in named},
+        "connected": state.services[1].pid != 0 and state.connection.state == "ok",
+        "findings": [asdict(finding) for finding in found],
+    }
+
+
+def findings(state: SiteState) -> Iterator[Finding]:
+    """Yield what is worth knowing of a site, each fault with its cure."""
+    server = state.site.config.server.address
+    yield _agent(state)
+    if state.agent is not None:
+        yield _preparation(state.agent, state.site)
+    yield _service(state, state.services[1])
+    if state.services[1].pid:
+        yield replace(state.connection, what=f"{server}: {state.connection.what}")
+    yield from guarded("ledger", lambda: look_at_ledger(state.site, None))
+
+
+def _agent(state: SiteState) -> Finding:
+    agent = state.agent
+    if agent is None:
+        return _service(state, state.services[0])
+    busy = f"answers a '{agent.busy}' message, {agent.waiting} wait" if agent.busy else "idle"
+    counts = f"{count(agent.answered)} answered and {count(agent.refused)} refused"
+    since = duration(agent.uptime_seconds)
+    return Finding(AGENT, "ok", f"{busy}; {counts} in {since}; fedtl {agent.version}")
+
+
+def _preparation(agent: State, site: SiteFolder) -> Finding:
+    body = f"{agent.architecture} ({agent.backbone[:12]})" if agent.backbone else "none yet"
+    name = "preparation"
+    if agent.state == READY:
+        return Finding(name, "ok", f"ready, with the backbone {body}")
+    if agent.state == PREPARING:
+        of = f" of {count(agent.total)}" if agent.total else ""
+        how = f": {agent.phase} {count(agent.done)}{of}" if agent.phase else ""
+        return Finding(name, "note", f"going on{how}; active backbone: {body}")
+    if agent.state == NO_BACKBONE:
+        what = "data are read; the backbone comes from the coordinator with the first run"
+        return Finding(name, "note", what)
+    cure = f"See '{services.log_file(site.folder, AGENT)}'. It is tried again by itself."
+    return Finding(name, "broken", f"failed: {agent.state}; active backbone: {body}", cure)
+
+
+def _service(state: SiteState, service: ServiceState) -> Finding:
+    folder = state.site.folder
+    if service.state == "running":
+        return Finding(service.name, "ok", f"running for {duration(service.seconds)}")
+    if service.state == _STOPPED:
+        return Finding(service.name, "broken", _STOPPED, f"Start it: fedtl site up '{folder}'")
+    what = f"{service.state}: {service.detail}" if service.detail else service.state
+    return Finding(service.name, "broken", what, f"See '{services.log_file(folder, service.name)}'")
+
+
+def connection_in(lines: Sequence[str]) -> Finding:
+    """Return what the lines of a SuperNode's log last say about its connection."""
+    unknown = Finding("connection", "note", "not known yet")
+    found = unknown
+    for line in lines:
+        if _STARTED in line and found.state == "ok":
+            found = unknown
+        for pattern, meaning in _SAYS.items():
+            if re.search(pattern, line):
+                found = meaning
+    return found
