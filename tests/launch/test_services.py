@@ -65,7 +65,7 @@ def test_a_service_that_cannot_start_is_told_at_once_and_nothing_stays_half_up(
 ) -> None:
     bad = "print('the certificate has expired'); raise SystemExit(1)"
     began = time.monotonic()
-    with pytest.raises(ConfigError, match="'bad' ended at once.*the certificate has expired"):
+    with pytest.raises(ConfigError, match=r"'bad' ended at once.*the certificate has expired"):
         start(folder, [Service("good", SLEEPER), Service("bad", (sys.executable, "-c", bad))])
     assert time.monotonic() - began < 10
     assert status(folder) == []

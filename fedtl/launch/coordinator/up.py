@@ -6,13 +6,20 @@ import os
 import signal
 import socket
 import ssl
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
+from cryptography.hazmat.primitives.serialization import Encoding
+
 from fedtl.launch import services
-from fedtl.launch.coordinator.certificates import expires, make_server_certificate
+from fedtl.launch.coordinator.certificates import (
+    expires,
+    make_server_certificate,
+    read_certificates,
+)
 from fedtl.launch.coordinator.config import Coordinator, read_server
 from fedtl.launch.coordinator.folder import write_connection
 from fedtl.launch.coordinator.given import check_given
@@ -112,23 +119,28 @@ def _healthy(coordinator: Coordinator) -> bool:
     """Say whether SuperLink answers, and it is this folder's."""
     context = ssl.create_default_context(cafile=coordinator.own_ca)
     where = ("127.0.0.1", coordinator.config.superlink_port)
-    try:
-        with (
-            socket.create_connection(where, timeout=2) as plain,
-            context.wrap_socket(plain, server_hostname="127.0.0.1") as line,
-        ):
-            line.sendall(b"GET /health HTTP/1.0\r\n\r\n")
-            return b" 200 " in line.recv(64)
-    except OSError:
-        return False
+    with suppress(OSError), _line(where, context) as line:
+        line.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+        return b" 200 " in line.recv(64)
+    return False
 
 
 def _listens(coordinator: Coordinator) -> bool:
+    """Say whether the proxy answers, and it is this folder's: another may have the port."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     host, _, port = coordinator.config.listen[0].rpartition(":")
-    anywhere = {"0.0.0.0": "127.0.0.1", "[::]": "::1"}
-    with (
-        suppress(OSError),
-        socket.create_connection((anywhere.get(host, host.strip("[]")), int(port)), timeout=2),
-    ):
-        return True
+    here = {"0.0.0.0": "127.0.0.1", "[::]": "::1"}.get(host, host.strip("[]"))
+    shown = read_certificates(coordinator.certificate)[0].public_bytes(Encoding.DER)
+    with suppress(OSError), _line((here, int(port)), context) as line:
+        return line.getpeercert(binary_form=True) == shown
     return False
+
+
+@contextmanager
+def _line(where: tuple[str, int], context: ssl.SSLContext) -> Iterator[ssl.SSLSocket]:
+    with (
+        socket.create_connection(where, timeout=2) as plain,
+        context.wrap_socket(plain, server_hostname=where[0]) as line,
+    ):
+        yield line

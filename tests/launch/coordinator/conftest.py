@@ -1,0 +1,112 @@
+"""One coordinator for all tests here, and another machine: a network namespace of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from elsewhere import Elsewhere, Federation, free_port
+
+from fedtl.launch import services
+from fedtl.launch.coordinator.config import read_server
+from fedtl.launch.coordinator.folder import make_coordinator
+from fedtl.launch.coordinator.up import up
+
+APP = """
+[project]
+name = "probe"
+version = "1.0.0"
+license = { file = "LICENSE" }
+dependencies = ["flwr>=1.41.0", "a-package-that-is-nowhere"]
+[tool.flwr.app]
+publisher = "fedtl"
+fab-format-version = 1
+flwr-version-target = "1.41.0"
+[tool.flwr.app.components]
+serverapp = "probe:app"
+clientapp = "probe:client"
+[tool.flwr.app.config]
+text = ""
+wait = 0
+"""
+PROBE = """
+import os, time
+from pathlib import Path
+from flwr.clientapp import ClientApp
+from flwr.serverapp import ServerApp
+app = ServerApp()
+client = ClientApp()
+
+@app.main()
+def main(grid, context):
+    time.sleep(context.run_config["wait"])
+    there = Path(os.environ["FEDTL_COORDINATOR"]) / "runs" / "said"
+    there.write_text(str(context.run_config["text"]))
+"""
+
+
+@pytest.fixture(scope="session")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a Flower app whose server writes a file into the coordinator's folder."""
+    folder = tmp_path_factory.mktemp("app")
+    (folder / "pyproject.toml").write_text(APP)
+    (folder / "probe.py").write_text(PROBE)
+    (folder / "LICENSE").write_text("none")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def elsewhere() -> Iterator[Elsewhere]:
+    """Make a network namespace with one cable to here."""
+    number = os.getpid() % 200
+    name, here, there = f"fedtl{os.getpid()}", f"10.213.{number}.1", f"10.213.{number}.2"
+    cable, far = f"fedtl{number}a", f"fedtl{number}b"
+    inside = ("ip", "netns", "exec", name)
+    steps = (
+        ("ip", "netns", "add", name),
+        ("ip", "link", "add", cable, "type", "veth", "peer", "name", far, "netns", name),
+        ("ip", "addr", "add", f"{here}/30", "dev", cable),
+        ("ip", "link", "set", cable, "up"),
+        (*inside, "ip", "addr", "add", f"{there}/30", "dev", far),
+        (*inside, "ip", "link", "set", far, "up"),
+        (*inside, "ip", "link", "set", "lo", "up"),
+    )
+    if os.geteuid() != 0 or shutil.which("ip") is None:
+        yield Elsewhere("127.0.0.1", "127.0.0.1", reason="needs root and iproute2")
+        return
+    try:
+        for step in steps:
+            subprocess.run(step, check=True, capture_output=True)
+    except subprocess.CalledProcessError as error:
+        subprocess.run(("ip", "netns", "del", name), check=False, capture_output=True)
+        yield Elsewhere("127.0.0.1", "127.0.0.1", reason=f"no namespaces: {error.stderr!r}")
+        return
+    try:
+        yield Elsewhere(here, there, inside)
+    finally:
+        subprocess.run(("ip", "netns", "del", name), check=False)
+
+
+@pytest.fixture(scope="session")
+def federation(elsewhere: Elsewhere) -> Iterator[Federation]:
+    """Start a coordinator's server, reached from elsewhere."""
+    with tempfile.TemporaryDirectory(prefix="fedtl") as above:
+        folder = Path(above) / "coordinator"
+        make_coordinator(folder, address=f"{elsewhere.here}:{free_port()}", name="trial")
+        try:
+            up(folder)
+            yield Federation(read_server(folder), elsewhere, Path(above))
+        finally:
+            services.stop(folder)
+
+
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """Return an empty folder on a path short enough for sockets."""
+    with tempfile.TemporaryDirectory(prefix="fedtl") as folder:
+        yield Path(folder)
