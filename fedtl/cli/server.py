@@ -44,7 +44,8 @@ def init(
     ] = None,
     key: Annotated[Path | None, typer.Option(help="Private key of your certificate.")] = None,
     ca: Annotated[
-        Path | None, typer.Option(help="Root of your certificate; not needed for public ones.")
+        Path | None,
+        typer.Option(help="Root that signed it; not needed if CERTIFICATE ends with it."),
     ] = None,
 ) -> None:
     """Make a coordinator's folder: settings, keys and certificates. Nothing is ever overwritten.
@@ -74,7 +75,7 @@ def _given(certificate: Path | None, key: Path | None, ca: Path | None) -> Certi
     if certificate is None or key is None:
         raise ConfigError(
             "--certificate and --key belong together.",
-            next_step="Give both, and --ca for a root that is not publicly known.",
+            next_step="Give both, and --ca for the root that signed the certificate.",
         )
     root = find_root(certificate) if ca is None else ca
     return Certificates(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
-from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from fedtl.errors import ConfigError
@@ -40,32 +39,27 @@ def check_given(host: str, *, certificate: Path, key: Path, ca: Path) -> None:
 
 
 def find_root(certificate: Path) -> Path:
-    """Return where the root is that ends a chain: the file itself, or the publicly known roots.
+    """Return the file of a certificate if it also holds the root that ends its chain.
 
     Raises
     ------
     ConfigError
-        With code ``server.certificate``: it is not publicly known.
+        With code ``server.certificate``: it does not.
     """
-    import certifi
-
     last = read_certificates(certificate)[-1]
     if last.issuer == last.subject:
         return certificate
-    public = Path(certifi.where())
-    known = {root.subject for root in x509.load_pem_x509_certificates(public.read_bytes())}
-    if last.issuer in known:
-        return public
-    issuer = last.issuer.rfc4514_string()
     raise ConfigError(
-        f"'{certificate}' is signed by '{issuer}', which is not publicly known.",
-        next_step="Name the file of that root certificate with --ca.",
+        f"'{certificate}' is signed by '{last.issuer.rfc4514_string()}', whose certificate is "
+        "not in it.",
+        next_step="Name the file of that root certificate with --ca: sites check by it and nothing "
+        "else. Who issued yours publishes it.",
         code="server.certificate",
     )
 
 
 def roots(*, certificate: Path, ca: Path) -> str:
-    """Return the root that a certificate's chain ends in, out of a file of roots, in PEM."""
+    """Return the root that a certificate's chain ends in, out of a file of several, in PEM."""
     last = read_certificates(certificate)[-1]
     found = [root for root in read_certificates(ca) if root.subject in (last.issuer, last.subject)]
     return b"".join(root.public_bytes(Encoding.PEM) for root in found).decode("ascii")
