@@ -5,7 +5,7 @@ RECIPE ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help simulate test check format proto benchmark accuracy clean
+.PHONY: help simulate federation test check format proto benchmark accuracy clean
 
 help:  ## Show this list
 	@grep -E '^[a-z]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ help:  ## Show this list
 
 simulate: .venv/installed  ## Run the main job: five sites, a real backbone, differential privacy
 	@$(BIN)/fedtl simulate $(RECIPE) $(ARGS)
+
+federation: .venv/installed  ## Run a real federation on this machine: server, three guarded sites, TLS
+	@$(BIN)/python simulations/federation.py $(ARGS)
 
 test: .venv/developed  ## Run all tests
 	@$(BIN)/python -m pytest $(ARGS)

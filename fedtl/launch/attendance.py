@@ -131,10 +131,10 @@ class Attendance:
         }
         if not lacking:
             return {}
-        self._offered |= lacking
         sent = send_backbone(
             self.grid, lacking, card=self.card, weights=self.weights(), timeout=self.timeout
         )
+        self._offered |= sent.complete
         return sent.failures
 
     def _said(self, here: int, online: int) -> str:

@@ -19,7 +19,7 @@ _ABOUT = f"""\
 name = "fedtl-run"
 version = "{fedtl.__version__}"
 license = {{ file = "LICENSE" }}
-dependencies = []
+dependencies = ["flwr>=1.41.0,<1.42"]
 
 [tool.flwr.app]
 publisher = "fedtl"

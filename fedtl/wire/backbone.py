@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from fedtl.errors import FedtlError
 from fedtl.wire.arrays import pack, unpack
+from fedtl.wire.charter import CHARTER
 from fedtl.wire.messages import records
 
 BACKBONE = "query.backbone"
@@ -95,6 +96,7 @@ def read_backbone(content: RecordDict) -> Offer | Piece:
     FedtlError
         With code ``message.invalid``.
     """
+    content = RecordDict({key: record for key, record in content.items() if key != CHARTER})
     abouts, arrays = records(content, ConfigRecord), records(content, ArrayRecord)
     if len(abouts) != 1 or len(abouts) + len(arrays) != len(content) or len(arrays) > 1:
         raise _invalid()
