@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
-import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The site's state folder.")]
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_LOOK_SECONDS = 0.3
 
 
 def agent(
@@ -53,7 +54,8 @@ def agent(
         ):
             said = f"{site.name}: serving at {folder / SOCKET}"
             console.print(clean_line(said), markup=False, soft_wrap=True)
-            stopped.wait()
+            while not stopped:
+                time.sleep(_LOOK_SECONDS)
     console.print("Stopped; the socket is gone and the ledger is closed.", markup=False)
 
 
@@ -89,12 +91,16 @@ def _permissions(mode: str) -> int:
 
 
 @contextmanager
-def _signals() -> Iterator[threading.Event]:
-    """Turn signals into an event while a block runs, and put the handlers back."""
-    stopped = threading.Event()
-    before = {number: signal.signal(number, lambda *_: stopped.set()) for number in _SIGNALS}
+def _signals() -> Iterator[list[int]]:
+    """Note the signals that come while a block runs, and put the handlers back.
+
+    A list and no event: a handler that takes a lock can meet it held by the very thread it
+    interrupts, and a signal that another thread receives does not wake one that waits for a lock.
+    """
+    came: list[int] = []
+    before = {n: signal.signal(n, lambda number, frame: came.append(number)) for n in _SIGNALS}
     try:
-        yield stopped
+        yield came
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
