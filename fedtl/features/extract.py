@@ -17,6 +17,7 @@ from fedtl.backbone import BackboneCard, Engine, open_engine
 from fedtl.data.manifest import Manifest, Source
 from fedtl.errors import CacheError, DataError
 from fedtl.features.cache import FeatureCache
+from fedtl.features.fitting import Fitting
 
 FLUSH_ROWS = 2000
 FLUSH_SECONDS = 10.0
@@ -97,7 +98,7 @@ def extract(
     engine, precision : str
         See :func:`fedtl.backbone.open_engine`. Each precision has a cache of its own.
     batch_size : int
-        Pictures per forward pass.
+        Pictures per forward pass; fewer, and said so, where the memory does not hold as many.
     threads : int, optional
         CPU threads of the backbone; all cores by default.
     progress : Callable, optional
@@ -169,12 +170,13 @@ def _compute(
     progress: Progress | None,
 ) -> None:
     done, total = 0, sum(map(len, batches))
+    fitting = Fitting(opened)
     with (
         _Writer(cache, manifest.digests) as writer,
         contextlib.closing(_prefetched(manifest.source, card, batches)) as loaded,
     ):
         for rows, notes, x in loaded:
-            writer.write(rows, notes=notes, x=opened(x))
+            writer.write(rows, notes=notes, x=fitting(x))
             done += len(rows)
             if progress is not None:
                 progress(done, total)

@@ -51,6 +51,8 @@ class Engine:
         ------
         BackboneError
             ``x`` is not float32 [n, 3, size, size].
+        MemoryError
+            The device's memory does not hold so many pictures; fewer may fit.
         """
         shape = (3, self.image_size, self.image_size)
         if x.ndim != 4 or x.shape[1:] != shape or x.dtype != np.float32:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 
 import torch
@@ -11,6 +12,9 @@ from fedtl.backbone.card import BackboneCard
 from fedtl.backbone.engine import Batch, Run
 from fedtl.backbone.model import build
 from fedtl.errors import BackboneError
+
+_FULL = re.compile(r"out of memory|can't allocate memory|not enough memory", re.IGNORECASE)
+"""How torch's allocators of the CPU and of MPS say so, which raise a plain ``RuntimeError``."""
 
 
 def open_reference(card: BackboneCard, threads: int | None, precision: str) -> tuple[str, Run]:
@@ -35,8 +39,8 @@ def open_torch(card: BackboneCard, threads: int | None, precision: str) -> tuple
     half = torch.autocast(device, dtype=torch.bfloat16, enabled=precision == "bf16")
 
     def run(x: Batch) -> Batch:
-        batch = torch.tensor(x).to(device, memory_format=layout)
-        with torch.inference_mode(), _threads(threads), _full_float32(), half:
+        with torch.inference_mode(), _threads(threads), _full_float32(), half, _memory():
+            batch = torch.tensor(x).to(device, memory_format=layout)
             result: Batch = backbone(batch).float().cpu().numpy()
             return result
 
@@ -47,6 +51,17 @@ def _device() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+@contextlib.contextmanager
+def _memory() -> Iterator[None]:
+    """Say ``MemoryError`` where torch says so in other words."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or _FULL.search(str(error)):
+            raise MemoryError(str(error)[:200]) from error
+        raise
 
 
 @contextlib.contextmanager
