@@ -11,12 +11,17 @@ from fedtl.launch.terms import Terms
 from fedtl.rounds.summable import check_summable
 from fedtl.train.additive import shapes
 from fedtl.train.heads import trained_part
+from fedtl.transport.journal import Journal
 from fedtl.transport.secure import SecureAggregationGrid
 from fedtl.wire.messages import ADDITIVE, TRAIN
 
 
 def secured(
-    grid: Grid, strategy: Strategy, terms: Terms, sites: Mapping[int, str]
+    grid: Grid,
+    strategy: Strategy,
+    terms: Terms,
+    sites: Mapping[int, str],
+    journal: Journal | None = None,
 ) -> SecureAggregationGrid:
     """Return a Grid whose server learns sums only.
 
@@ -36,4 +41,5 @@ def secured(
             **{kind: shapes(name, width, classes) for kind, name in ADDITIVE.items()},
         },
         threshold=terms.recipe.transport.secure_threshold,
+        journal=journal,
     )

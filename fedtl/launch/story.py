@@ -25,6 +25,7 @@ from fedtl.rounds.record import Results
 from fedtl.rounds.run import Sites
 from fedtl.strategies import make_strategy
 from fedtl.train.task import TrainTask
+from fedtl.transport.journal import Journal
 from fedtl.transport.wrappers import MeteredGrid
 from fedtl.wire.messages import task_config
 
@@ -90,6 +91,7 @@ class Story:
         *,
         settings: Settings | None = None,
         around: Callable[[Grid, Mapping[int, str]], Grid] = lambda grid, names: grid,
+        real: bool = False,
     ) -> None:
         """Run the rounds that are left.
 
@@ -101,12 +103,16 @@ class Story:
             By default those of the recipe.
         around : callable
             Wraps the grid that counts bytes; called with it and the names.
+        real : bool
+            Whether a session of secure aggregation must survive this process: real sites would pay
+            for another one.
         """
         recipe, names = self.terms.recipe, dict(sites(0) if callable(sites) else sites)
         metered = MeteredGrid(grid)
         outer = around(metered, names)
         if recipe.transport.secure:
-            outer = secured(outer, self.strategy, self.terms, names)
+            journal = Journal(self.folder / CHECKPOINT / "secagg") if real else None
+            outer = secured(outer, self.strategy, self.terms, names, journal)
         config = task_config(TrainTask.of(recipe), self.plan, seed=recipe.seed)
         if self.labels is None and self.plan is not None and self.plan.covers("labels"):
             self.labels = told_labels(outer, names, config, self.terms)

@@ -1,12 +1,14 @@
 """A site's answers in the stages of secure aggregation, and what it remembers between them.
 
 Between messages a site may be another process, so it remembers in Flower's ``Context.state``, which
-stays at the site: its secrets of the session, and for the whole run its identity, the identities of
-others that it met, and the number of the last session, so that no session is answered twice.
+stays at the site: its secrets of the session and what it said in it, and for the whole run its
+identity, the identities of others that it met, and the number of the last session, so that no older
+one is answered.
 """
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 
 from flwr.app import ConfigRecord, Context, RecordDict
@@ -26,7 +28,7 @@ from fedtl.site.site import Site
 from fedtl.wire.messages import ADDITIVE
 from fedtl.wire.sealed import CONFIRM, KEYS, REVEAL, SHARES, read_sealed
 
-_STATE, _KNOWN = "secagg", "secagg.known"
+_STATE, _KNOWN, _SAID = "secagg", "secagg.known", "secagg.said"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +80,23 @@ class Remembered:
 
 
 def answer_stage(kind: str, body: bytes, site: Site, context: Context) -> bytes:
-    """Answer a message of a stage other than ``masked``.
+    """Answer a message of a stage other than ``masked``; one that comes again, as it was before.
+
+    A server that was restarted asks again what it has lost, and learns nothing new by that.
 
     Raises
     ------
     PrivacyError
         With a code ``secagg.*``: whatever is out of turn, false or malformed.
     """
+    record = context.state.get(_SAID)
+    said = dict(record.items()) if isinstance(record, ConfigRecord) else {}
+    asked = hashlib.sha256(f"{kind} ".encode() + body).hexdigest()
+    if isinstance(before := said.get(asked), bytes):
+        return before
     memory = Remembered.of(site, context)
     if kind == KEYS:
+        said = {}
         session = Session.from_bytes(body)
         if session.number <= memory.number:
             raise refusal("replayed", "This session, or a later one, was answered before.")
@@ -106,6 +116,7 @@ def answer_stage(kind: str, body: bytes, site: Site, context: Context) -> bytes:
     else:
         raise refusal("malformed", f"'{kind}' is no stage of secure aggregation.")
     memory.keep(context)
+    context.state[_SAID] = ConfigRecord({**said, asked: message})
     return message
 
 

@@ -7,6 +7,7 @@ whom, and what is not, stands in :mod:`fedtl.privacy.secagg`.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
@@ -19,7 +20,8 @@ from fedtl.errors import FedtlError, PrivacyError, TransportError
 from fedtl.privacy.plan import PrivacyPlan
 from fedtl.privacy.secagg import Server, Session, decode
 from fedtl.privacy.secagg.masks import Words
-from fedtl.transport._identity import with_content
+from fedtl.transport._identity import records_to_bytes, with_content
+from fedtl.transport.journal import Journal
 from fedtl.transport.wrappers import WrappedGrid
 from fedtl.wire.arrays import HostRecordDict, pack
 from fedtl.wire.messages import ADDITIVE, RELEASES, WEIGHT, read_request, records
@@ -60,6 +62,8 @@ class SecureAggregationGrid(WrappedGrid):
         Share of the sites asked, above one half, that must stay to the end.
     shapes : mapping of str to mapping of str to tuple of int
         By type of the messages that are secured, the shapes of the arrays they answer.
+    journal : Journal, optional
+        Where a session is kept, so that another process can take it up.
     """
 
     def __init__(
@@ -69,8 +73,10 @@ class SecureAggregationGrid(WrappedGrid):
         names: Mapping[int, str],
         shapes: Mapping[str, Shapes],
         threshold: float = THRESHOLD,
+        journal: Journal | None = None,
     ) -> None:
         super().__init__(inner)
+        self.journal = journal
         self._names = dict(names)
         self._nodes = {name: node for node, name in self._names.items()}
         self._shapes = dict(shapes)
@@ -167,12 +173,31 @@ class _Run:
     ) -> None:
         self._grid, self._kind, self._timeout = grid, kind, timeout
         self._asked = {grid.name_of(m.metadata.dst_node_id): m for m in messages}
-        self._session = grid.session(messages, kind)
+        self._stage_now = KEYS
+        self._session = self._begun(messages)
         self._server = Server(self._session)
         self._failed: dict[str, Message] = {}
 
+    def _begun(self, messages: Sequence[Message]) -> Session:
+        """Return a new session, or the one that was cut while it asked for the same."""
+        new, journal = self._grid.session(messages, self._kind), self._grid.journal
+        if journal is None:
+            return new
+        asked = hashlib.sha256(f"{self._kind} {sorted(self._asked)} ".encode())
+        asked.update(records_to_bytes(messages[0].content))
+        return Session.from_bytes(journal.session(asked.hexdigest(), new.to_bytes))
+
     def replies(self) -> list[Message]:
         """Go through the stages; return the mean for every survivor, and the others' failures."""
+        try:
+            return self._replies()
+        except PrivacyError:  # too few answered the last stage
+            if self._grid.journal is not None:
+                masked = self._stage_now not in (KEYS, SHARES)
+                self._grid.journal.failed(self._stage_now, masked=masked)
+            raise
+
+    def _replies(self) -> list[Message]:
         session = self._session.to_bytes()
         keys = self._stage(KEYS, dict.fromkeys(self._asked, session))
         roster = self._server.roster(keys)
@@ -211,13 +236,21 @@ class _Run:
         return replies, self._read(replies, read_masked)
 
     def _send(self, kind: str, contents: Mapping[str, RecordDict]) -> dict[str, Message]:
-        """Send one message to each site; return the replies by name, at most one for each."""
-        messages = [Message(c, self._grid.node_of(name), kind) for name, c in contents.items()]
+        """Send one message to each site; return the replies by name, at most one for each.
+
+        What the journal has of this stage is not asked for again.
+        """
+        self._stage_now, journal = kind, self._grid.journal
+        asked = {n: Message(c, self._grid.node_of(n), kind) for n, c in contents.items()}
+        if journal is not None and (kept := journal.answers(kind)) is not None:
+            return {n: _reply(asked[n], told) for n, told in kept.items() if n in asked}
         replies: dict[str, Message] = {}
-        for reply in self._grid.inner.send_and_receive(messages, timeout=self._timeout):
+        for reply in self._grid.inner.send_and_receive(list(asked.values()), timeout=self._timeout):
             name = self._grid.name_of(reply.metadata.src_node_id)
             if name in contents:
                 replies.setdefault(name, reply)
+        if journal is not None:
+            journal.keep(kind, {name: _told(reply) for name, reply in replies.items()})
         return replies
 
     def _read(
@@ -242,6 +275,17 @@ class _Run:
         else:
             reason = self._server.refused.get(name, "reply.missing")
         return Message(Error(code=1, reason=reason), reply_to=asked)
+
+
+def _told(reply: Message) -> RecordDict | str:
+    """Return a reply's records, or its failure code."""
+    return reply.error.reason or "site.failed" if reply.has_error() else reply.content
+
+
+def _reply(asked: Message, told: RecordDict | str) -> Message:
+    """Return the reply that was given before."""
+    answer = Error(code=1, reason=told) if isinstance(told, str) else told
+    return Message(answer, reply_to=asked)
 
 
 def _with_mean(masked: Message, shared: ArrayRecord, weight: float) -> Message:

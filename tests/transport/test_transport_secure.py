@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from flwr.app import ArrayRecord, Context, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid
 from toys import NAMES, WIDTH, Toys, toy_plan, toy_release
 
 from fedtl.apps.client import make_client_app
-from fedtl.errors import PrivacyError, TransportError
+from fedtl.errors import CacheError, PrivacyError, TransportError
 from fedtl.privacy.ledger import DataSet, Ledger
 from fedtl.privacy.plan import PrivacyPlan
 from fedtl.privacy.secagg import Session, least_sites
@@ -25,6 +25,7 @@ from fedtl.train.additive import shapes
 from fedtl.train.heads import initial_head
 from fedtl.train.task import TrainTask
 from fedtl.transport._identity import with_content
+from fedtl.transport.journal import MOST_TRIES, Journal
 from fedtl.transport.local import LocalGrid
 from fedtl.transport.secure import SecureAggregationGrid
 from fedtl.transport.stacked import StackedGrid
@@ -80,12 +81,19 @@ def spied(toys: Toys, *, stacked: bool = True, **options: object) -> Spied:
     return Spied(inner, nodes(inner), **options)  # type: ignore[arg-type]
 
 
-def secure(grid: Spied, *, threshold: float = 2 / 3) -> SecureAggregationGrid:
+def secure(
+    grid: Grid,
+    names: Mapping[int, str] | None = None,
+    *,
+    threshold: float = 2 / 3,
+    journal: Journal | None = None,
+) -> SecureAggregationGrid:
     return SecureAggregationGrid(
         grid,
-        names=grid.names,
+        names=grid.names if isinstance(grid, Spied) else names or {},
         shapes={TRAIN: SHAPES, STATISTICS: shapes("statistics", WIDTH, 3)},
         threshold=threshold,
+        journal=journal,
     )
 
 
@@ -372,14 +380,28 @@ def test_another_session_is_another_release_at_a_real_site(tmp_path: Path) -> No
         assert [e.kind for e in site.ledger.entries()] == ["charge", "reply"] * 2
 
 
-def test_a_session_is_answered_once() -> None:
+def test_the_same_question_gets_the_same_answer_and_an_older_session_none() -> None:
+    """A server that was restarted asks again; whoever replays an older session learns nothing."""
     toys = Toys(names=NAMES[:2])
     grid = spied(toys, stacked=False)
     play(secure(grid), grid.names, rounds=1)
-    old = next(m for m in grid.sent if m.metadata.message_type == KEYS)
-    again = Message(old.content, old.metadata.dst_node_id, KEYS)
-    (reply,) = grid.inner.send_and_receive([again])
-    assert reply.error.reason == "secagg.replayed"
+    for stage in (KEYS, SHARES, CONFIRM, REVEAL):
+        at, old = next(
+            (at, m) for at, m in enumerate(grid.sent) if m.metadata.message_type == stage
+        )
+        (reply,) = grid.inner.send_and_receive(
+            [Message(old.content, old.metadata.dst_node_id, stage)]
+        )
+        assert dict(reply.content) == dict(grid.answered[at].content)
+    (session,) = records(grid.sent[0].content, ConfigRecord)
+    first = Session.from_bytes(session["body"])  # type: ignore[arg-type]
+    play(secure(grid), grid.names, rounds=1)
+    for number in (first.number, first.number + 1):
+        body = stage_content(replace(first, number=number).to_bytes())
+        (reply,) = grid.inner.send_and_receive(
+            [Message(body, grid.sent[0].metadata.dst_node_id, KEYS)]
+        )
+        assert reply.error.reason == "secagg.replayed"
 
 
 def test_identities_can_be_listed() -> None:
@@ -389,6 +411,116 @@ def test_identities_can_be_listed() -> None:
     grid = spied(toys)
     got = play(secure(grid), grid.names, rounds=1)
     assert dict(got.history[0].failures) == {"site-a": "secagg.identity"}
+
+
+# ------------------------------------------------------------------ a session that is cut
+class Died(Exception):
+    """The server's process is gone."""
+
+
+@dataclass
+class Dying(WrappedGrid):
+    """Dies in a stage, before its messages are sent or when the answers are there."""
+
+    inner: Grid
+    stage: str
+    answered: bool
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        sent = list(messages)
+        dies = sent[0].metadata.message_type == self.stage
+        if dies and not self.answered:
+            raise Died
+        replies = list(self.inner.send_and_receive(sent, timeout=timeout))
+        if dies:
+            raise Died
+        return replies
+
+
+def with_ledgers(folder: Path, toys: Toys) -> list[Ledger]:
+    ledgers = []
+    for at, name in enumerate(toys.names):
+        site = toys.site(name)
+        site.ledger = Ledger.open(folder / name, durable=False)
+        site.dataset = DataSet.of(np.arange(96, dtype=np.uint8).reshape(3, 32) + np.uint8(at))
+        ledgers.append(site.ledger)
+    return ledgers
+
+
+@pytest.mark.parametrize("answered", [False, True], ids=["before", "after"])
+@BY_STAGE
+def test_a_server_that_dies_takes_the_session_up_and_nobody_pays_twice(
+    stage: str, answered: bool, tmp_path: Path
+) -> None:
+    toys = Toys(names=NAMES[:3], simulated=False)
+    ledgers = with_ledgers(tmp_path, toys)
+    grid, journal = spied(toys), Journal(tmp_path / "journal")
+
+    def played(inner: Grid) -> Outcome:
+        hidden = secure(inner, grid.names, journal=journal)
+        return play(hidden, grid.names, plan=shared_out(2), task=ONE, rounds=1, seed=None)
+
+    with pytest.raises(Died):
+        played(Dying(grid, stage, answered))
+    first = played(grid)
+    assert not first.history[0].failures
+    for ledger in ledgers:
+        assert [e.kind for e in ledger.entries()] == ["charge", "reply"]
+    assert difference(played(Dying(grid, KEYS, answered=False)).head, first.head) == 0
+    assert [len(ledger.entries()) for ledger in ledgers] == [2, 2, 2]
+
+
+@pytest.mark.parametrize("stage", [TRAIN, CONFIRM, REVEAL])
+def test_a_round_that_lost_too_many_goes_on_when_they_are_back(stage: str, tmp_path: Path) -> None:
+    toys = Toys(names=NAMES[:3], simulated=False)
+    ledgers = with_ledgers(tmp_path, toys)
+    grid, journal = spied(toys, stage=stage, who=NAMES[1:3]), Journal(tmp_path / "journal")
+
+    def played() -> Outcome:
+        hidden = secure(grid, journal=journal)
+        return play(hidden, grid.names, plan=shared_out(2), task=ONE, rounds=1, seed=None)
+
+    with pytest.raises(TransportError) as error:
+        played()
+    assert error.value.code == "secagg.threshold"
+    grid.who = ()
+    assert not played().history[0].failures
+    assert [len(ledger.entries()) for ledger in ledgers] == [2, 2, 2]
+
+
+def test_who_never_comes_back_costs_the_others_another_release(tmp_path: Path) -> None:
+    """Else one site could hold up a run for ever."""
+    toys = Toys(names=NAMES[:3], simulated=False)
+    ledgers = with_ledgers(tmp_path, toys)
+    grid, journal = spied(toys, stage=TRAIN, who=NAMES[1:3]), Journal(tmp_path / "journal")
+    for _ in range(MOST_TRIES + 1):
+        with pytest.raises(TransportError):
+            play(
+                secure(grid, journal=journal),
+                grid.names,
+                plan=shared_out(2),
+                task=ONE,
+                rounds=1,
+                seed=None,
+            )
+    assert [len(ledger.entries()) for ledger in ledgers] == [4, 4, 4]
+
+
+def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    assert journal.session("a", lambda: b"one") == b"one"
+    journal.keep(KEYS, {"site-a": "secagg.stage", "site-b": stage_content(b"x")})
+    kept = journal.answers(KEYS)
+    assert kept is not None
+    assert kept["site-a"] == "secagg.stage"
+    assert Journal(tmp_path).session("a", lambda: b"two") == b"one"
+    (tmp_path / KEYS).write_bytes(b"nonsense")
+    with pytest.raises(CacheError, match="damaged"):
+        journal.answers(KEYS)
+    assert journal.session("b", lambda: b"two") == b"two"
+    assert journal.answers(KEYS) is None
 
 
 # ------------------------------------------------------------------------------ shared noise
