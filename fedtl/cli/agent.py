@@ -33,6 +33,9 @@ def agent(
     mode: Annotated[
         str, typer.Option(help="Permissions of the socket: 600, or 660 for a group of its own.")
     ] = "600",
+    metrics: Annotated[
+        int | None, typer.Option(help="Port on loopback for Prometheus; default: site.toml's.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
     """Serve this site to its runs until it is stopped (SIGTERM or Ctrl-C).
@@ -44,13 +47,22 @@ def agent(
     permissions, console = _permissions(mode), err()
     with _signals() as stopped, warnings_shown(console):
         from fedtl.agent.server import serving
+        from fedtl.launch.metrics import exposed
         from fedtl.launch.own_site import SOCKET, own_site
+        from fedtl.launch.site_metrics import SiteMetrics, Tally
         from fedtl.site.config import read_site
 
-        read, show = read_site(folder), _shown(console, quiet=quiet)
+        read, show, tally = read_site(folder), _shown(console, quiet=quiet), Tally()
+        port = read.config.metrics_port if metrics is None else metrics
+
+        def log(answered: Answered) -> None:
+            tally.heard(answered)
+            _logged(answered)
+
         with (
             own_site(read, show, stuck=leave_now) as site,
-            serving(site, folder / SOCKET, mode=permissions, log=_logged),
+            serving(site, folder / SOCKET, mode=permissions, log=log) as served,
+            exposed(SiteMetrics(read, tally, served.status), port),
         ):
             said = f"{site.name}: serving at {folder / SOCKET}"
             console.print(clean_line(said), markup=False, soft_wrap=True)

@@ -97,11 +97,14 @@ def up(
     foreground: Annotated[
         bool, typer.Option("--foreground", help="Stay until SIGTERM; for systemd and containers.")
     ] = False,
+    metrics: Annotated[
+        int | None, typer.Option(help="Port on loopback for Prometheus; default: server.toml's.")
+    ] = None,
 ) -> None:
     """Start the server: Flower's SuperLink on loopback, and before it nginx for the sites."""
     from fedtl.launch.coordinator.up import up as start
 
-    coordinator = start(folder, foreground=foreground)
+    coordinator = start(folder, foreground=foreground, metrics=metrics)
     _say(f"The server is up at {coordinator.config.address}.", *_fingerprint(coordinator))
 
 
@@ -164,7 +167,9 @@ def renew(folder: Folder = _DEFAULT) -> None:
 @app.command(epilog="Example:\n\nfedtl server log coordinator/ nginx --follow")
 def log(
     folder: Folder = _DEFAULT,
-    service: Annotated[str, typer.Argument(help="superlink, nginx or services.")] = "superlink",
+    service: Annotated[
+        str, typer.Argument(help="superlink, nginx, metrics or services.")
+    ] = "superlink",
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many.")] = 50,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
 ) -> None:
@@ -172,10 +177,10 @@ def log(
     from fedtl.errors import nearest
     from fedtl.launch import services
     from fedtl.launch.coordinator.config import read_server
-    from fedtl.launch.coordinator.up import PROXY, SUPERLINK
+    from fedtl.launch.coordinator.up import METRICS, PROXY, SUPERLINK
     from fedtl.launch.logs import last_lines, new_lines
 
-    known = (SUPERLINK, PROXY, services.KEEPER)
+    known = (SUPERLINK, PROXY, METRICS, services.KEEPER)
     if service not in known:
         raise ConfigError(f"There is no service '{service}'.", next_step=nearest(service, known))
     path = services.log_file(read_server(folder).folder, service)

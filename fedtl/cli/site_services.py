@@ -21,6 +21,9 @@ def up(
     foreground: Annotated[
         bool, typer.Option("--foreground", help="Stay until SIGTERM; for systemd and containers.")
     ] = False,
+    metrics: Annotated[
+        int | None, typer.Option(help="Port on loopback for Prometheus; default: site.toml's.")
+    ] = None,
 ) -> None:
     """Start this site: its agent, and Flower's SuperNode, which looks for the server.
 
@@ -28,7 +31,7 @@ def up(
     """
     from fedtl.launch.site_services import up as start
 
-    site = start(folder, foreground=foreground)
+    site = start(folder, foreground=foreground, metrics=metrics)
     _say(
         f"'{site.config.name}' is up, and looks for {site.config.server.address}.",
         f"How it is: fedtl site status '{folder}'",

@@ -23,11 +23,16 @@ _PORT, _FLOWER = "supernode.port", "flower"
 _HERE = "127.0.0.1"
 
 
-def up(folder: Path, *, foreground: bool = False) -> SiteFolder:
+def up(folder: Path, *, foreground: bool = False, metrics: int | None = None) -> SiteFolder:
     """Start agent and SuperNode of a state folder, and wait until the agent answers.
 
     The agent then prepares data and features, and the SuperNode looks for the server, both for as
     long as it takes.
+
+    Parameters
+    ----------
+    metrics : int, optional
+        Port for Prometheus; default: that of ``site.toml``.
 
     Raises
     ------
@@ -36,9 +41,10 @@ def up(folder: Path, *, foreground: bool = False) -> SiteFolder:
     """
     site = read_site(folder.resolve())
     _check_joined(site)
+    port = () if metrics is None else ("--metrics", str(metrics))
     agent = Service(
         AGENT,
-        (program("fedtl"), "site", "agent", str(site.folder)),
+        (program("fedtl"), "site", "agent", str(site.folder), *port),
         stop_seconds=30,
         ready=partial(_answers, site.folder),
     )

@@ -25,6 +25,8 @@ _SITE = """\
 device = "auto"
 # CPU threads; 0 is all cores.
 threads = 0
+# Port on which this machine alone may read metrics (Prometheus); 0: off.
+metrics_port = 0
 
 [data]
 # A folder with one sub-folder per class, a .csv with the columns path,label[,group][,split], or a

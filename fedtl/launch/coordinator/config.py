@@ -52,6 +52,7 @@ class ServerConfig(Table):
         min_length=1, description="addresses of this machine that the proxy listens on"
     )
     superlink_port: int = Field(ge=1, le=65535, description="of SuperLink, on loopback only")
+    metrics_port: int = Field(0, ge=0, le=65535, description="for Prometheus, on loopback; 0: off")
     tls: Certificates = Certificates()
     limits: Limits = Limits()
 

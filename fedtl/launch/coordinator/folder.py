@@ -46,6 +46,8 @@ _SERVER = """\
 # Port of Flower's SuperLink. It listens on 127.0.0.1 only: whoever reaches this port may start
 # code at every site, so never let a firewall or another proxy pass it on.
 {superlink_port}
+# Port on which this machine alone may read metrics (Prometheus); 0: off.
+metrics_port = 0
 
 [tls]
 # The certificate that sites see, with the intermediate ones below it, its private key, and the root

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import ssl
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -27,7 +28,7 @@ from fedtl.launch.coordinator.proxy import proxy_command, write_proxy
 from fedtl.launch.flower_processes import environment, program
 from fedtl.launch.services import Service
 
-SUPERLINK, PROXY = "superlink", "nginx"
+SUPERLINK, PROXY, METRICS = "superlink", "nginx", "metrics"
 """Names of the services."""
 COORDINATOR = "FEDTL_COORDINATOR"
 """Environment variable that tells a run's ServerApp the coordinator's folder."""
@@ -35,10 +36,15 @@ RENEW = timedelta(days=30)
 """How long before its end a certificate is renewed, or warned about."""
 
 
-def up(folder: Path, *, foreground: bool = False) -> Coordinator:
+def up(folder: Path, *, foreground: bool = False, metrics: int | None = None) -> Coordinator:
     """Start SuperLink and the proxy of a coordinator's folder, and wait until both answer.
 
     A certificate of fedtl's own that ends soon is renewed first.
+
+    Parameters
+    ----------
+    metrics : int, optional
+        Port for Prometheus; default: that of ``server.toml``; 0: none.
 
     Raises
     ------
@@ -60,9 +66,16 @@ def up(folder: Path, *, foreground: bool = False) -> Coordinator:
             ready=partial(_healthy, coordinator),
         ),
         Service(PROXY, proxy, ready=partial(_listens, coordinator)),
+        *_exporter(coordinator, coordinator.config.metrics_port if metrics is None else metrics),
     )
     services.start(coordinator.folder, wanted, foreground=foreground)
     return coordinator
+
+
+def _exporter(coordinator: Coordinator, port: int) -> tuple[Service, ...]:
+    module = "fedtl.launch.coordinator.metrics"
+    command = (sys.executable, "-m", module, str(coordinator.folder), str(port))
+    return (Service(METRICS, command),) if port else ()
 
 
 def renew(folder: Path) -> Coordinator:
