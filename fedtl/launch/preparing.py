@@ -35,8 +35,13 @@ def open_data(read: SiteFolder, progress: Progress) -> Manifest:
     return open_site_data(read.config, partial(progress, "reading"), tolerate_unreadable=tolerated)
 
 
-def first_card(read: SiteFolder) -> BackboneCard | None:
+def first_card(read: SiteFolder, *, offline: bool = False) -> BackboneCard | None:
     """Return the backbone that was sent last, or the one that ``site.toml`` names, or None.
+
+    Parameters
+    ----------
+    offline : bool
+        Never ask the hub.
 
     Raises
     ------
@@ -45,7 +50,8 @@ def first_card(read: SiteFolder) -> BackboneCard | None:
     """
     if read.policy.accept_backbones and (card := remembered(read.folder)) is not None:
         return card
-    return card_of(read.config.backbone) if read.config.backbone.name else None
+    body = read.config.backbone
+    return card_of(body, offline=offline) if body.name else None
 
 
 def usable(folder: Path, card: BackboneCard) -> BackboneCard:

@@ -42,8 +42,10 @@ _SAYS = {
     r"Failed to activate SuperNode": Finding(
         "connection",
         "broken",
-        "the server does not know the key of this site",
-        "Send node.pub to the coordinator, and join with the invitation that comes back.",
+        "the server does not let this site in: it does not know its key, or takes a connection "
+        "that broke off for one that is open",
+        "Wait two minutes. If it stays so, send node.pub to the coordinator, and join with the "
+        "invitation that comes back.",
     ),
     r"CERTIFICATE_VERIFY_FAILED": Finding(
         "connection",

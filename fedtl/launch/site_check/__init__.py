@@ -12,7 +12,7 @@ from pathlib import Path
 from fedtl.backbone import BackboneCard
 from fedtl.data import Manifest
 from fedtl.errors import FedtlError
-from fedtl.launch.opening import card_of
+from fedtl.launch.preparing import first_card
 from fedtl.launch.progress import Progress, silent
 from fedtl.launch.site_check import machine, privacy
 from fedtl.launch.site_check.data import look_at_data, open_all
@@ -37,8 +37,8 @@ def examine_site(site: SiteFolder, progress: Progress = silent) -> list[Chapter]
     """
     config = site.config
     manifest, chapters = _data(config, progress)
-    card, failed = _backbone(config)
-    body = [failed] if failed else []
+    card, told = _backbone(site)
+    body = [told] if told else []
     if manifest is not None and card is not None:
         chapters.append(look_at_pictures(manifest, card, partial(progress, "images")))
         body.append(Finding("backbone", "ok", f"{card.architecture}, {card.width} features"))
@@ -56,11 +56,14 @@ def _data(config: SiteConfig, progress: Progress) -> tuple[Manifest | None, list
     return manifest, [look_at_data(manifest, config)]
 
 
-def _backbone(config: SiteConfig) -> tuple[BackboneCard | None, Finding | None]:
+def _backbone(site: SiteFolder) -> tuple[BackboneCard | None, Finding | None]:
     try:
-        card = card_of(config.backbone, offline=True)
+        card = first_card(site, offline=True)
     except FedtlError as error:
         return None, broken("backbone", error)
+    if card is None:
+        what = "it comes from the coordinator with the first run; features are made then"
+        return None, Finding("backbone", "note", what, "Check again after the first run.")
     return card, None
 
 

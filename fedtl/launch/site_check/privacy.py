@@ -16,11 +16,13 @@ from fedtl.privacy.ledger.clock import AHEAD, BACK, Reading, agreed, read_clock
 from fedtl.privacy.ledger.spend import REFERENCE_DELTA
 from fedtl.report.words import count, duration, plural, privacy
 from fedtl.site.config import IDENTITY, POLICY_FILE, SITE_FILE, SiteFolder
+from fedtl.site.node_key import NODE_KEY
 from fedtl.site.policy import SitePolicy
 from fedtl.types import Finding
 
 NEARLY = 0.8
 """Share of a budget from which on its end is told."""
+_PRIVATE = (SITE_FILE, POLICY_FILE, LEDGER, IDENTITY, NODE_KEY)
 
 
 def policy_in_words(policy: SitePolicy, *, there: bool) -> Iterator[Finding]:
@@ -41,6 +43,11 @@ def policy_in_words(policy: SitePolicy, *, there: bool) -> Iterator[Finding]:
             "results", "ok", "held-out results and counts of labels leave with noise only"
         )
     yield from _on_partners(policy)
+    if policy.accept_backbones:
+        what = "the coordinator may send a model file, which is checked and never run as code"
+    else:
+        what = "only the backbone that site.toml names is used"
+    yield Finding("backbones", "ok", what)
 
 
 def _on_budget(budget: Budget | None) -> Iterator[Finding]:
@@ -195,7 +202,7 @@ def look_at_permissions(folder: Path) -> Iterator[Finding]:
     if os.name != "posix":
         return
     open_to_write, open_to_read = [], []
-    for path in (folder, *(folder / name for name in (SITE_FILE, POLICY_FILE, LEDGER, IDENTITY))):
+    for path in (folder, *(folder / name for name in _PRIVATE)):
         if path.exists():
             mode = stat.S_IMODE(path.stat().st_mode)
             if mode & 0o022:
