@@ -11,6 +11,7 @@ from fedtl.errors import BackboneError
 from fedtl.site.site import Site
 from fedtl.types import Description
 from fedtl.wire.backbone import Offer, Piece
+from fedtl.wire.charter import Charter
 
 READY, PREPARING, NO_BACKBONE = "ready", "preparing", "no backbone"
 
@@ -65,13 +66,18 @@ class Served(Protocol):
     def stage(self) -> Stage:
         """Return how far the site is; never waits."""
 
-    def receive(self, asked: Offer | Piece) -> int:
+    def receive(self, asked: Offer | Piece, charter: Charter | None = None) -> int:
         """Take an offer or a piece of a backbone; return how many of its bytes the site has.
+
+        Parameters
+        ----------
+        charter : Charter, optional
+            Says who sends it.
 
         Raises
         ------
         FedtlError
-            With a code ``policy.backbone`` or ``backbone.*``.
+            With a code ``policy.*`` or ``backbone.*``.
         """
 
 
@@ -95,7 +101,7 @@ class Unchanging:
         """Return that it is ready."""
         return Stage(READY, backbone=self._site.backbone)
 
-    def receive(self, asked: Offer | Piece) -> int:
+    def receive(self, asked: Offer | Piece, charter: Charter | None = None) -> int:
         """Refuse every backbone."""
         raise BackboneError(
             f"{self.name} keeps the backbone it has.",

@@ -35,6 +35,7 @@ from fedtl.site.cohort import failure_of
 from fedtl.site.site import Site
 from fedtl.transport._identity import ensure_identity, records_from_bytes, records_to_bytes
 from fedtl.wire.backbone import BACKBONE, have_content, read_backbone
+from fedtl.wire.charter import read_charter
 from fedtl.wire.messages import DESCRIBE, description_reply
 
 _log = logging.getLogger("fedtl.agent")
@@ -86,7 +87,7 @@ class Agent:
         ensure_identity()
         self._served, self._log = served, log
         self._app = make_client_app(lambda context: served.site())
-        self._contexts: dict[int, Context] = {}
+        self._contexts: dict[str, Context] = {}
         self._counting = threading.Lock()
         self._started = time.monotonic()
         self._state = State(site=served.name, version=__version__)
@@ -138,19 +139,22 @@ class Agent:
     def _reply(self, message: Message, run: int) -> Message:
         """Ask the site; before it is ready it can be described and be sent a backbone."""
         kind, served = message.metadata.message_type, self._served
+        charter = read_charter(message.content)
         if kind == BACKBONE:
-            have = served.receive(read_backbone(message.content))
+            have = served.receive(read_backbone(message.content), charter)
             return Message(have_content(have), reply_to=message)
         if kind == DESCRIBE and (told := served.describe()).state != READY:
             return description_reply(message, told)
-        return self._app(message, self._context(run))
+        # a run that is resumed is another one to Flower
+        name = f"{charter.coordinator} {charter.run}" if charter else str(run)
+        return self._app(message, self._context(name, run))
 
-    def _context(self, run: int) -> Context:
+    def _context(self, name: str, run: int) -> Context:
         """Return what the site remembers of a run; of the oldest runs it forgets."""
-        while run not in self._contexts and len(self._contexts) >= _RUNS:
+        while name not in self._contexts and len(self._contexts) >= _RUNS:
             self._contexts.pop(next(iter(self._contexts)))
         return self._contexts.setdefault(
-            run,
+            name,
             Context(run_id=run, node_id=_NODE, node_config={}, state=RecordDict(), run_config={}),
         )
 

@@ -31,6 +31,7 @@ from fedtl.site.folder import PRIVATE_FILE
 from fedtl.site.site import Site
 from fedtl.types import Description
 from fedtl.wire.backbone import Offer, Piece
+from fedtl.wire.charter import Charter
 
 SOCKET = "agent.sock"
 """Where in a state folder the agent listens."""
@@ -122,8 +123,13 @@ class OwnSite:
                 return Stage(PREPARING, *self._reached, *names)
             return Stage(self._failure or (READY if card else NO_BACKBONE), "", 0, 0, *names)
 
-    def receive(self, asked: Offer | Piece) -> int:
+    def receive(self, asked: Offer | Piece, charter: Charter | None = None) -> int:
         """Take an offer or a piece of a backbone; see :class:`fedtl.agent.served.Served`."""
+        self._read.policy.check_origin(
+            self.name,
+            coordinator=charter.coordinator if charter else "",
+            recipe=charter.digest if charter else "",
+        )
         card: BackboneCard | None
         if isinstance(asked, Piece):
             self._check_accepts()

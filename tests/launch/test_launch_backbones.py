@@ -19,12 +19,16 @@ from senders import Sender, card_and_weights
 from fedtl.agent.client import AgentClient
 from fedtl.agent.server import serving
 from fedtl.backbone import BackboneCard
+from fedtl.errors import PrivacyError
 from fedtl.launch import own_site as module
 from fedtl.launch.own_site import SOCKET, OwnSite, own_site
+from fedtl.privacy.secagg import Identity
+from fedtl.recipe import Recipe
 from fedtl.site.config import read_site
 from fedtl.transport._identity import ensure_identity
 from fedtl.types import Description
 from fedtl.wire.backbone import Offer
+from fedtl.wire.charter import CHARTER, Charter, read_charter, sign_charter
 from fedtl.wire.messages import DESCRIBE, TRAIN, read_description
 
 ensure_identity()
@@ -220,3 +224,26 @@ def test_what_went_wrong_is_tried_again_but_not_at_once(
         assert site.settle().state == "no backbone"
         assert len(tried) == 2
         assert "bad.png" not in str(described(state))
+
+
+def test_only_the_sites_own_coordinator_may_send_one(
+    state: Path, sent: tuple[BackboneCard, bytes]
+) -> None:
+    key = Identity(bytes(range(32)))
+    edit(state, "policy.toml", "coordinators = []", f'coordinators = ["{fingerprint(key)}"]')
+    card, weights = sent
+    offer = Offer(card.to_json(), len(weights))
+    with served(state) as site:
+        for other in (None, charter(Identity(bytes(32)))):
+            with pytest.raises(PrivacyError) as error:
+                site.receive(offer, other)
+            assert error.value.code == "policy.coordinator"
+        assert site.receive(offer, charter(key)) == 0
+
+
+def charter(key: Identity) -> Charter | None:
+    return read_charter(RecordDict({CHARTER: sign_charter(key, run="run-1", recipe=Recipe())}))
+
+
+def fingerprint(key: Identity) -> str:
+    return hashlib.sha256(key.public).hexdigest()
