@@ -33,20 +33,42 @@ clientapp = "probe:client"
 [tool.flwr.app.config]
 text = ""
 wait = 0
+megabytes = 0
 """
 PROBE = """
 import os, time
 from pathlib import Path
+import numpy as np
+from flwr.app import ArrayRecord, Array, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
+
 app = ServerApp()
 client = ClientApp()
 
 @app.main()
 def main(grid, context):
-    time.sleep(context.run_config["wait"])
-    there = Path(os.environ["FEDTL_COORDINATOR"]) / "runs" / "said"
-    there.write_text(str(context.run_config["text"]))
+    asked = context.run_config
+    time.sleep(asked["wait"])
+    said = asked["text"]
+    if asked["megabytes"]:
+        said = str(echoed(grid, asked["megabytes"]))
+    (Path(os.environ["FEDTL_COORDINATOR"]) / "runs" / "said").write_text(said)
+
+def echoed(grid, megabytes):
+    (node,) = grid.get_node_ids()
+    sent = np.random.default_rng(0).integers(0, 256, megabytes << 20, dtype=np.uint8)
+    content = RecordDict({"a": ArrayRecord({"x": Array(sent)})})
+    began = time.monotonic()
+    (reply,) = grid.send_and_receive(
+        [Message(content, dst_node_id=node, message_type="query")], timeout=100
+    )
+    same = np.array_equal(reply.content["a"]["x"].numpy(), sent)
+    return f"{same} {time.monotonic() - began:.1f}"
+
+@client.query()
+def query(message, context):
+    return Message(message.content, reply_to=message)
 """
 
 

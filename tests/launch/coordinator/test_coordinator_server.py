@@ -64,6 +64,19 @@ def test_an_app_runs_with_the_coordinators_folder_and_nothing_is_installed(
     assert (federation.folder / "runs" / "said").read_text() == text
 
 
+def test_arrays_of_many_pieces_pass_the_proxy_both_ways(
+    federation: Federation, app: Path, tmp_path: Path
+) -> None:
+    key = make_node_key(tmp_path)
+    invite(federation.folder, "large", key=key, out=tmp_path / "large.invite")
+    with federation.supernode(key.with_suffix(".key"), tmp_path / "node.log"):
+        assert eventually(lambda: federation.is_online("large"))
+        run = submit(federation.folder, app, {"megabytes": 12})
+        assert eventually(lambda: run_status(federation.folder, run).startswith("finished"), 120)
+    said = (federation.folder / "runs" / "said").read_text()
+    assert said.startswith("True"), (tmp_path / "node.log").read_text()[-3000:]
+
+
 def test_a_run_can_be_stopped(federation: Federation, app: Path) -> None:
     run = submit(federation.folder, app, {"wait": 600})
     assert eventually(lambda: run_status(federation.folder, run) == "running")
@@ -89,7 +102,8 @@ def test_a_site_is_told_by_its_supernode_what_is_wrong_with_a_certificate(
         os.kill(pid_of(federation, "nginx"), signal.SIGHUP)
         said = supernode_says(federation, key, tmp_path / "expired.log", federation.coordinator.ca)
         assert "certificate has expired" in said
-        assert [f.state for f in findings(server_state(federation.coordinator))][2] == "broken"
+        found = {f.name: f.state for f in findings(server_state(federation.coordinator))}
+        assert found["certificate"] == "broken"
     finally:
         renew(folder)
     assert server_state(federation.coordinator).days_left == 396
