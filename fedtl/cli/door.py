@@ -15,6 +15,7 @@ from fedtl import __version__
 from fedtl.cli.audit import EXAMPLES as AUDIT_EXAMPLES
 from fedtl.cli.audit import audit
 from fedtl.cli.backbones import backbones
+from fedtl.cli.doctor import EXAMPLES as DOCTOR_EXAMPLES
 from fedtl.cli.doctor import doctor
 from fedtl.cli.features import app as features
 from fedtl.cli.ledger import app as ledger
@@ -51,7 +52,7 @@ app.add_typer(ledger)
 app.add_typer(site)
 app.add_typer(server)
 app.command()(backbones)
-app.command()(doctor)
+app.command(epilog=DOCTOR_EXAMPLES)(doctor)
 
 
 def _version(wanted: bool) -> None:
