@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from fedtl.wire.backbone import BACKBONE
-from fedtl.wire.messages import DESCRIBE, EVALUATE, MECHANISMS, TRAIN
-from fedtl.wire.sealed import CONFIRM, KEYS, REVEAL, SHARES
+from fedtl.wire.kinds import (
+    BACKBONE,
+    CONFIRM,
+    DESCRIBE,
+    EVALUATE,
+    KEYS,
+    MECHANISMS,
+    REVEAL,
+    SHARES,
+    TRAIN,
+)
 
 SERVICE = "fedtl.agent.SiteAgent"
 CALLS: dict[str, tuple[str, ...]] = {

@@ -9,7 +9,6 @@ a piece               digest of the weights, offset, bytes (uint8)      ``have``
 
 The server sends the piece that begins at ``have`` until ``have`` is the size: so a transfer goes on
 where a cut left it. A piece that begins elsewhere is not taken; its answer says where to go on.
-Importing this brings neither torch nor the backbones, because the thin ClientApp does.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ from numpy.typing import NDArray
 from fedtl.errors import FedtlError
 from fedtl.wire.arrays import pack, unpack
 from fedtl.wire.charter import CHARTER
+from fedtl.wire.kinds import BACKBONE as BACKBONE
 from fedtl.wire.messages import records
 
-BACKBONE = "query.backbone"
 PIECE_BYTES = 32 << 20
 """Of a usual piece, 32 MiB: a site keeps at most this much of a transfer in memory."""
 _LARGEST_CARD = 1 << 16

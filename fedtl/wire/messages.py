@@ -33,14 +33,16 @@ from fedtl.train.task import TrainTask
 from fedtl.types import Description, Evaluation, Update
 from fedtl.wire.arrays import HostRecordDict, pack, unpack
 from fedtl.wire.charter import CHARTER, Charter, read_charter
+from fedtl.wire.kinds import ADDITIVE as ADDITIVE
+from fedtl.wire.kinds import COVARIANCE as COVARIANCE
+from fedtl.wire.kinds import DESCRIBE as DESCRIBE
+from fedtl.wire.kinds import EVALUATE as EVALUATE
+from fedtl.wire.kinds import LABELS as LABELS
+from fedtl.wire.kinds import MEAN as MEAN
+from fedtl.wire.kinds import MECHANISMS as MECHANISMS
+from fedtl.wire.kinds import STATISTICS as STATISTICS
+from fedtl.wire.kinds import TRAIN as TRAIN
 
-TRAIN, LABELS = "train", "train.labels"
-EVALUATE, DESCRIBE = "evaluate", "query.describe"
-STATISTICS, MEAN, COVARIANCE = "train.statistics", "train.mean", "train.covariance"
-ADDITIVE = {STATISTICS: "statistics", MEAN: "mean", COVARIANCE: "covariance"}
-"""Messages that ask for sums over examples, and the mechanism of their release."""
-MECHANISMS = {TRAIN: "gradients", **ADDITIVE, LABELS: "labels", EVALUATE: "metrics"}
-"""Message type to the mechanism that its answer is released by."""
 SEALED = "secagg"
 """Key of the record that asks for an answer hidden in a sum; see :mod:`fedtl.wire.sealed`."""
 WEIGHT, RELEASES = "num-examples", "releases"

@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 
 from fedtl.errors import FedtlError
 from fedtl.wire.arrays import unpack
+from fedtl.wire.kinds import CONFIRM as CONFIRM
+from fedtl.wire.kinds import KEYS as KEYS
+from fedtl.wire.kinds import REVEAL as REVEAL
+from fedtl.wire.kinds import SHARES as SHARES
 from fedtl.wire.messages import SEALED, records
 
-KEYS, SHARES = "query.secagg_keys", "query.secagg_shares"
-CONFIRM, REVEAL = "query.secagg_confirm", "query.secagg_reveal"
 MASKED = "masked"
 """Name of the array that a sealed update consists of."""
 
