@@ -32,9 +32,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Start the federation, run a recipe, and stop everything."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sites", type=int, default=3, help="number of sites (default: 3)")
+    parser.add_argument("--data", type=Path, help="only write the sites' data, into this folder")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="for the run folder")
     parser.add_argument("options", nargs="*", help="more for `fedtl run`, after --")
     asked = parser.parse_args(argv)
+    if asked.data is not None:
+        asked.data.mkdir(parents=True, exist_ok=True)
+        cut_digits(asked.data, names_of(asked.sites))
+        return 0
     started = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="fedtl-"))  # the paths of sockets have to be short
     try:
@@ -55,7 +60,7 @@ class Trial:
 
     def __init__(self, folder: Path, sites: int) -> None:
         self.folder = folder
-        self.names = [f"site-{at}" for at in range(1, sites + 1)]
+        self.names = names_of(sites)
         self.coordinator = folder / "coordinator"
 
     def run(self, options: Sequence[str]) -> Path:
@@ -94,6 +99,11 @@ class Trial:
         print(f"$ fedtl {shlex.join(words)}".replace(f"{self.folder}/", ""), flush=True)
         home = {"FEDTL_HOME": str(self.folder / f"{site}-cache")} if site else {}
         subprocess.run([FEDTL, *words], env={**os.environ, **home}, check=check)
+
+
+def names_of(sites: int) -> list[str]:
+    """Return the names of so many sites."""
+    return [f"site-{at}" for at in range(1, sites + 1)]
 
 
 def cut_digits(folder: Path, names: Sequence[str]) -> None:
