@@ -13,6 +13,7 @@ from fedtl.launch import services
 from fedtl.launch.flower_processes import environment, program
 from fedtl.launch.own_site import SOCKET
 from fedtl.launch.services import Service
+from fedtl.launch.supernode_user import hand_over
 from fedtl.site.config import SITE_FILE, SiteFolder, read_site
 from fedtl.site.folder import PRIVATE_FILE
 from fedtl.site.node_key import NODE_KEY
@@ -42,13 +43,14 @@ def up(folder: Path, *, foreground: bool = False, metrics: int | None = None) ->
     site = read_site(folder.resolve())
     _check_joined(site)
     port = () if metrics is None else ("--metrics", str(metrics))
+    mode = ("--mode", "660") if site.config.supernode_user else ()
     agent = Service(
         AGENT,
-        (program("fedtl"), "site", "agent", str(site.folder), *port),
+        (program("fedtl"), "site", "agent", str(site.folder), *port, *mode),
         stop_seconds=30,
         ready=partial(_answers, site.folder),
     )
-    node = Service(SUPERNODE, _supernode(site), environment(site.folder / _FLOWER))
+    node = _supernode(site)
     services.start(site.folder, (agent, node), foreground=foreground)
     return site
 
@@ -82,15 +84,20 @@ def _key(site: SiteFolder) -> Path:
     return Path(site.config.server.private_key or site.folder / NODE_KEY)
 
 
-def _supernode(site: SiteFolder) -> tuple[str, ...]:
-    server = site.config.server
-    return (
+def _supernode(site: SiteFolder) -> Service:
+    server, user, home = site.config.server, site.config.supernode_user, site.folder / _FLOWER
+    needed, variables = [_key(site), Path(server.root_certificates)], environment(home)
+    if user:
+        needed = hand_over(site.folder, user, needed=needed, home=home)
+        variables["HOME"] = str(home)
+    command = (
         program("flower-supernode"),
-        *("--superlink", server.address, "--root-certificates", server.root_certificates),
-        *("--auth-supernode-private-key", str(_key(site))),
+        *("--superlink", server.address, "--root-certificates", str(needed[1])),
+        *("--auth-supernode-private-key", str(needed[0])),
         *("--host", _HERE, "--port", str(_port(site.folder / _PORT))),
         *("--node-config", f"agent={_toml_text(str(site.folder / SOCKET))}"),
     )
+    return Service(SUPERNODE, command, variables, user=user)
 
 
 def _toml_text(path: str) -> str:

@@ -65,6 +65,7 @@ class SiteConfig(Table):
     name: str = Field(pattern=NAME, description="public name in the federation")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="for the backbone")
     threads: int = Field(0, ge=0, description="CPU threads; 0 is all cores")
+    supernode_user: str = Field("", description="Unix user of the SuperNode; empty: the agent's")
     metrics_port: int = Field(0, ge=0, le=65535, description="for Prometheus; 0: off")
     data: SiteData = SiteData()
     backbone: SiteBackbone = SiteBackbone()

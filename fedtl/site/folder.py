@@ -25,6 +25,9 @@ _SITE = """\
 device = "auto"
 # CPU threads; 0 is all cores.
 threads = 0
+# Unix user of Flower's SuperNode, which runs code of the coordinator, where root starts this site.
+# Empty: the same user.
+supernode_user = ""
 # Port on which this machine alone may read metrics (Prometheus); 0: off.
 metrics_port = 0
 

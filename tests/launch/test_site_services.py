@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -30,6 +32,7 @@ from fedtl.launch import services
 from fedtl.launch.coordinator.enrol import invite
 from fedtl.launch.coordinator.folder import make_coordinator
 from fedtl.launch.coordinator.up import up as server_up
+from fedtl.launch.flower_processes import program
 from fedtl.launch.logs import last_lines
 from fedtl.launch.site_services import AGENT, SUPERNODE, up
 from fedtl.launch.site_state import connection_in, site_state
@@ -219,6 +222,51 @@ def test_in_the_foreground_sigterm_stops_everything(trial: Trial) -> None:
         process.wait()
         services.stop(trial.state)
     assert not (trial.state / "agent.sock").exists()
+
+
+def as_nobody(*command: str) -> subprocess.CompletedProcess[str]:
+    change = ("setpriv", "--reuid", "nobody", "--regid", "nogroup", "--clear-groups")
+    return subprocess.run([*change, *command], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start another user's process")
+def test_the_supernode_runs_as_another_user_who_can_read_nothing(trial: Trial) -> None:
+    if as_nobody(program("flower-supernode"), "--version").returncode:
+        pytest.skip("another user cannot execute this Python, which lies in a private folder")
+    services.stop(trial.state)
+    trial.state.parent.chmod(0o711)  # he has to walk there
+    file, before = trial.state / "site.toml", (trial.state / "site.toml").read_text()
+    file.write_text(before.replace('supernode_user = ""', 'supernode_user = "nobody"'))
+    try:
+        up(trial.state)
+        assert eventually(lambda: trial.connection()[0] == "ok", 90)
+        node = psutil.Process(trial.pid(SUPERNODE))
+        users = {p.uids().real for p in (node, *node.children(recursive=True))}
+        assert users == {pwd.getpwnam("nobody").pw_uid}
+        seen = as_nobody("find", str(trial.state), "-type", "f", "-readable")
+        assert "Permission denied" in seen.stderr  # the folder cannot even be listed
+        assert seen.stdout == ""
+        asks = (trial.state / "agent.sock").stat()
+        assert (asks.st_gid, stat.S_IMODE(asks.st_mode)) == (node.gids().real, 0o660)
+        assert {p.name for p in (trial.state / "supernode").iterdir()} == {
+            "node.key",
+            "coordinator.pem",
+        }
+    finally:
+        services.stop(trial.state)
+        file.write_text(before)
+
+
+@pytest.mark.parametrize(("user", "said"), [("nobody-at-all", "no user of this machine")])
+def test_a_user_who_is_not_there_is_named(trial: Trial, user: str, said: str) -> None:
+    services.stop(trial.state)
+    file, before = trial.state / "site.toml", (trial.state / "site.toml").read_text()
+    file.write_text(before.replace('supernode_user = ""', f'supernode_user = "{user}"'))
+    try:
+        with pytest.raises(ConfigError, match=said):
+            up(trial.state)
+    finally:
+        file.write_text(before)
 
 
 def test_a_key_that_the_server_does_not_know_is_named(
