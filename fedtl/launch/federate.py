@@ -152,7 +152,13 @@ def _federate(folder: Path, grid: Grid, key: Identity, watch: Watch, expected: i
     classes = fixed.classes if fixed else recipe.data.classes
     run = fixed.run if fixed else f"{recipe.name}-{secrets.token_hex(16)}"
     charter = sign_charter(key, run=run, recipe=recipe)
-    followed = FollowedGrid(grid, on_sent=watch.sent, on_reply=watch.replied)
+    followed = FollowedGrid(
+        grid,
+        patience=recipe.federation.patience,
+        on_sent=watch.sent,
+        on_reply=watch.replied,
+        on_offline=watch.offline,
+    )
     chartered = CharteredGrid(followed, charter)
     attendance = Attendance(
         chartered,

@@ -136,9 +136,11 @@ class Remote:
 
 
 def _is_alive(told: RunProgress) -> bool:
-    """Say whether the process that wrote this is there still."""
+    """Say whether the process that wrote this is there still; Flower leaves dead ones unburied."""
     try:
-        return bool(psutil.Process(told.pid).create_time() <= told.updated)
+        process = psutil.Process(told.pid)
+        dead = process.status() == psutil.STATUS_ZOMBIE
+        return not dead and process.create_time() <= told.updated
     except psutil.Error:
         return False
 

@@ -159,6 +159,12 @@ class Watch:
         )
         self._write()
 
+    def offline(self, node: int) -> None:
+        """Note that a node that is waited for cannot be reached."""
+        if name := self.names.get(node):
+            self.site(name, state="offline")
+            self._write()
+
     def left_out(self, reasons: Mapping[str, str]) -> None:
         """Note who cannot take part, and why."""
         for name, why in reasons.items():

@@ -146,7 +146,7 @@ class Federation(Table):
     least_sites: int = Field(2, ge=1, description="sites without which no round begins")
     least_updates: int = Field(1, ge=1, description="usable updates without which a round is void")
     wait: float = Field(600.0, gt=0, description="longest wait for that many sites, in seconds")
-    patience: float = Field(30.0, ge=0, description="seconds to wait for more sites than that")
+    patience: float = Field(30.0, ge=0, description="seconds to wait for more sites, or lost ones")
     retries: int = Field(3, ge=0, description="times that a void round is tried again")
 
 

@@ -7,12 +7,14 @@ empty unless the Grid writes them, without which a reply cannot be matched to it
 from __future__ import annotations
 
 from flwr.app import Message, RecordDict
+from flwr.common.constant import ErrorCode
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 __all__ = [
+    "NODE_UNAVAILABLE",
     "Run",
     "empty_run",
     "ensure_identity",
@@ -22,6 +24,8 @@ __all__ = [
     "with_content",
 ]
 
+NODE_UNAVAILABLE = ErrorCode.NODE_UNAVAILABLE
+"""Code of the reply that SuperLink makes up for a node that is offline."""
 RUN_ID = 1
 SERVER_NODE_ID = 1
 

@@ -1,7 +1,8 @@
 """``superlink``: around the Grid that Flower's deployment runtime makes, for real sites.
 
 Flower waits for replies three seconds at a time, says nothing meanwhile, and waits for a node that
-was restarted until the end of time: what the node had taken in is lost with it.
+was restarted until the end of time: what the node had taken in is lost with it. A node that is
+offline for a moment it gives up at once.
 """
 
 from __future__ import annotations
@@ -13,36 +14,46 @@ from typing import Any
 from flwr.app import ConfigRecord, Message
 from flwr.serverapp import Grid
 
+from fedtl.transport._identity import NODE_UNAVAILABLE
 from fedtl.transport.wrappers import WrappedGrid
 from fedtl.wire.charter import CHARTER
 
 OnSent = Callable[[Sequence[Message]], None]
 OnReply = Callable[[Message], None]
+OnOffline = Callable[[int], None]
 LONGEST_WAIT = 600.0
 """Seconds to wait for the replies of a phase, unless a recipe says otherwise."""
-_POLL = 0.25
+_POLL, _LOOK = 0.25, 2.0
+"""Seconds between two looks for replies, and for nodes that were restarted."""
 _AGAIN = 0.5
 """Share of the wait after which what nobody answered is sent again; sites answer from store."""
 
 
 class FollowedGrid(WrappedGrid):
-    """Waits for replies with a deadline, and tells of each as it comes.
+    """Waits for replies with a deadline, tells of each as it comes, and sends again what was lost.
 
     Parameters
     ----------
+    patience : float
+        Seconds that a node which went offline has to come back before it is given up.
     on_sent, on_reply : callable
         Called with the messages of a phase when they are on their way, and with every reply.
+    on_offline : callable
+        Called with a node that went offline.
     """
 
     def __init__(
         self,
         inner: Grid,
         *,
+        patience: float = 0.0,
         on_sent: OnSent = lambda messages: None,
         on_reply: OnReply = lambda reply: None,
+        on_offline: OnOffline = lambda node: None,
     ) -> None:
         super().__init__(inner)
-        self._on_sent, self._on_reply = on_sent, on_reply
+        self._patience = patience
+        self._on_sent, self._on_reply, self._on_offline = on_sent, on_reply, on_offline
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -52,31 +63,99 @@ class FollowedGrid(WrappedGrid):
         if not sent:
             return []
         wait = LONGEST_WAIT if timeout is None else timeout
-        started = time.monotonic()
-        asked = self._push(sent)
+        began = time.monotonic()
+        phase = _Phase(self.inner, sent, self._patience)
         self._on_sent(sent)
-        replies: dict[int, Message] = {}
-        again = False
-        while len(replies) < len(sent) and time.monotonic() - started < wait:
-            if not again and time.monotonic() - started > wait * _AGAIN:
-                again = True
-                lost = [at for at in range(len(sent)) if at not in replies]
-                copies = [_fresh(sent[at]) for at in lost]
-                asked |= {i: lost[at] for i, at in self._push(copies).items()}
-            for reply in self.inner.pull_messages(
-                [i for i, at in asked.items() if at not in replies]
-            ):
-                at = asked.get(reply.metadata.reply_to_message_id)
-                if at is not None and at not in replies:
-                    replies[at] = reply
-                    self._on_reply(reply)
+        look, again = began + _LOOK, began + wait * _AGAIN
+        while phase.open and (now := time.monotonic()) - began < wait:
+            if now > again:
+                phase.push(phase.open)
+                again = began + wait
+            if now > look:
+                phase.push(phase.restarted())
+                look = now + _LOOK
+            for reply in phase.pull():
+                self._on_reply(reply)
+            for node in phase.went_offline():
+                self._on_offline(node)
             time.sleep(_POLL)
-        return list(replies.values())
+        return list(phase.replies.values())
 
-    def _push(self, messages: Sequence[Message]) -> dict[str, int]:
-        """Push messages; return their ids, each with its place. What was not taken has none."""
-        ids: list[Any] = list(self.inner.push_messages(messages))
-        return {told: at for at, told in enumerate(ids) if told}
+
+class _Phase:
+    """The messages of one phase by place, and what became of them."""
+
+    def __init__(self, inner: Grid, sent: Sequence[Message], patience: float) -> None:
+        self.replies: dict[int, Message] = {}
+        self._inner, self._sent, self._patience = inner, sent, patience
+        self._asked: dict[str, int] = {}
+        self._offline: dict[int, float] = {}
+        self._told: set[int] = set()
+        self._active = _activations(inner)
+        self._push(list(enumerate(sent)))
+
+    @property
+    def open(self) -> list[int]:
+        """Places of the messages whose reply may still come."""
+        now, least = time.monotonic(), self._patience
+        return [
+            at
+            for at in range(len(self._sent))
+            if at not in self.replies and now - self._offline.get(at, now) <= least
+        ]
+
+    def push(self, places: Iterable[int]) -> None:
+        """Send some messages again, as messages of their own with ids of their own."""
+        self._push([(at, _fresh(self._sent[at])) for at in places])
+
+    def _push(self, messages: Sequence[tuple[int, Message]]) -> None:
+        """Push messages. What was not taken has no id."""
+        ids: list[Any] = list(self._inner.push_messages([m for _, m in messages]))
+        self._asked |= {told: at for told, (at, _) in zip(ids, messages, strict=False) if told}
+
+    def restarted(self) -> list[int]:
+        """Places of the messages that were lost with a node that has been started anew."""
+        before, now = self._active, _activations(self._inner)
+        self._active = {**before, **now}
+        new = {node for node, since in now.items() if before.get(node, since) != since}
+        return [at for at in self.open if self._sent[at].metadata.dst_node_id in new]
+
+    def pull(self) -> list[Message]:
+        """Take in the replies that have come.
+
+        SuperLink makes up replies for nodes that are offline, which it goes on doing until they are
+        back, and for what it has lost, which is sent again.
+        """
+        came, lost, offline = [], [], {}
+        waiting = {told for told, at in self._asked.items() if at not in self.replies}
+        for reply in self._inner.pull_messages(waiting):
+            told = reply.metadata.reply_to_message_id
+            at = self._asked.get(told)
+            if at is None or at in self.replies:
+                continue
+            if reply.metadata.src_node_id == self._sent[at].metadata.dst_node_id:
+                self.replies[at] = reply
+                came.append(reply)
+            elif reply.error.code == NODE_UNAVAILABLE:
+                offline[at] = self._offline.get(at, time.monotonic())
+            else:
+                lost.append(at)
+                del self._asked[told]
+        self._offline = offline
+        self.push(lost)
+        return came
+
+    def went_offline(self) -> list[int]:
+        """Nodes that are offline now, each told once while it is."""
+        new = set(self._offline) - self._told
+        self._told = set(self._offline)
+        return [self._sent[at].metadata.dst_node_id for at in new]
+
+
+def _activations(grid: Grid) -> dict[int, str]:
+    """Return since when each node has been there, as far as the runtime knows."""
+    told = getattr(grid, "get_nodes", None)
+    return {} if told is None else {node.node_id: node.last_activated_at for node in told()}
 
 
 def _fresh(message: Message) -> Message:
