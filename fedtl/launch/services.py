@@ -7,6 +7,7 @@ In the folder: ``services.conf`` (written at each start), ``services.sock``, ``s
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -33,7 +34,7 @@ MARK = "FEDTL_SERVICES"
 """Environment variable that every process of a folder inherits: the folder."""
 _PID_DIGITS = 8  # supervisord binds SOCKET.pid before it links it into place
 _STATES = {"BACKOFF": "failing", "FATAL": "failed", "EXITED": "ended"}
-_ALIVE = ("starting", "running")
+_ALIVE = ("stopped", "starting", "running")  # stopped: not yet started
 _PAUSE = 0.1
 _LONGEST_STOP_SECONDS = 120.0
 _KILLED_SECONDS = 5.0
@@ -130,7 +131,8 @@ def stop(folder: Path) -> bool:
     folder = folder.resolve()
     with suppress(*_NOBODY), _Server(folder) as server:
         server.supervisor.shutdown()
-    ran = _await_end(folder)
+    served = _is_served(folder)
+    ran = _await_end(folder) or served
     for name in (SOCKET, PID_FILE):
         (folder / name).unlink(missing_ok=True)
     return ran
@@ -201,15 +203,15 @@ def _await(folder: Path, services: Sequence[Service], patience_seconds: float) -
     """Wait until all services are ready; stop them all if one is not."""
     until = time.monotonic() + patience_seconds
     waiting = {service.name: service for service in services}
+    first: dict[str, int] = {}
     try:
         while waiting:
-            states = {state.name: state for state in status(folder)}
-            for name, service in list(waiting.items()):
-                state = states.get(name)
-                if state is not None and state.state not in _ALIVE:
-                    raise _failed(folder, name, "ended at once")
-                if state is not None and state.state == "running" and _ready(service):
-                    del waiting[name]
+            for state in status(folder):
+                if _has_ended(state, first):
+                    raise _failed(folder, state.name, "ended at once")
+                service = waiting.get(state.name)
+                if service is not None and state.state == "running" and _ready(service):
+                    del waiting[state.name]
             if waiting and time.monotonic() > until:
                 slow = f"was not ready after {patience_seconds:.0f} seconds"
                 raise _failed(folder, next(iter(waiting)), slow)
@@ -217,6 +219,13 @@ def _await(folder: Path, services: Sequence[Service], patience_seconds: float) -
     except BaseException:
         stop(folder)
         raise
+
+
+def _has_ended(state: ServiceState, first: dict[str, int]) -> bool:
+    """Say whether a service has ended since its first look; it may be started again by now."""
+    if state.pid:
+        first.setdefault(state.name, state.pid)
+    return state.state not in _ALIVE or state.pid != first.get(state.name, state.pid)
 
 
 def _ready(service: Service) -> bool:
@@ -240,7 +249,7 @@ def _await_end(folder: Path) -> bool:
     """
     until = time.monotonic() + _LONGEST_STOP_SECONDS
     found = left = _processes(folder)
-    while left and time.monotonic() < until + _KILLED_SECONDS:
+    while (left or _is_served(folder)) and time.monotonic() < until + _KILLED_SECONDS:
         if time.monotonic() > until:
             for process in left:
                 with suppress(psutil.Error):
@@ -248,6 +257,14 @@ def _await_end(folder: Path) -> bool:
         time.sleep(_PAUSE)
         left = _processes(folder)
     return bool(found)
+
+
+def _is_served(folder: Path) -> bool:
+    """Say whether a supervisord still holds the socket, be it about to go."""
+    with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
+        probe.connect(str(folder / SOCKET))
+        return True
+    return False
 
 
 def _processes(folder: Path) -> list[psutil.Process]:

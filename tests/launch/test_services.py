@@ -73,6 +73,13 @@ def test_a_service_that_cannot_start_is_told_at_once_and_nothing_stays_half_up(
     assert not (folder / "services.sock").exists()
 
 
+def test_a_service_that_ends_after_a_while_before_it_is_ready_is_told(folder: Path) -> None:
+    late = "import time; time.sleep(1.5); print('no such address'); raise SystemExit(1)"
+    service = Service("late", (sys.executable, "-c", late), ready=lambda: False)
+    with pytest.raises(ConfigError, match=r"'late' ended at once.*no such address"):
+        start(folder, [service], patience_seconds=30)
+
+
 def test_a_service_that_is_never_ready_is_told(folder: Path) -> None:
     slow = Service("slow", SLEEPER, ready=lambda: False)
     with pytest.raises(ConfigError, match="'slow' was not ready after 2 seconds"):

@@ -129,6 +129,9 @@ def federation(elsewhere: Elsewhere) -> Iterator[Federation]:
 
 @pytest.fixture
 def short() -> Iterator[Path]:
-    """Return an empty folder on a path short enough for sockets."""
+    """Return an empty folder on a path short enough for sockets; a server in c is stopped."""
     with tempfile.TemporaryDirectory(prefix="fedtl") as folder:
-        yield Path(folder)
+        try:
+            yield Path(folder)
+        finally:
+            services.stop(Path(folder) / "c")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -169,6 +171,18 @@ def test_up_and_down_leave_nothing_but_files(short: Path) -> None:
     assert running(folder) == []
     assert not [path for path in folder.rglob("*") if path.is_socket() or path.suffix == ".pid"]
     assert not server_state(read_server(folder)).is_up
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the other tests run without root already")
+def test_a_server_needs_no_root(short: Path) -> None:
+    folder = short / "c"
+    make_coordinator(folder, address=f"localhost:{free_port()}", name="trial")
+    # in a user namespace without a mapping, root's own files are a plain user's
+    command = ("unshare", "-U", str(Path(sys.executable).parent / "fedtl"), "server", "up")
+    done = subprocess.run([*command, str(folder)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "user nobody" not in (folder / "nginx.conf").read_text()
+    assert server_state(read_server(folder)).is_up
 
 
 def test_a_port_in_use_is_told_with_nginxs_words(short: Path, federation: Federation) -> None:
