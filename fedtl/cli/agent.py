@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The site's state folder.")]
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _LOOK_SECONDS = 0.3
+_STOPPED = "Stopped; the socket is gone and the ledger is closed."
 
 
 def agent(
@@ -60,7 +62,7 @@ def agent(
             _logged(answered)
 
         with (
-            own_site(read, show, stuck=leave_now) as site,
+            own_site(read, show, stuck=partial(_leave, console)) as site,
             serving(site, folder / SOCKET, mode=permissions, log=log) as served,
             exposed(SiteMetrics(read, tally, served.status), port),
         ):
@@ -68,7 +70,13 @@ def agent(
             console.print(clean_line(said), markup=False, soft_wrap=True)
             while not stopped:
                 time.sleep(_LOOK_SECONDS)
-    console.print("Stopped; the socket is gone and the ledger is closed.", markup=False)
+    console.print(_STOPPED, markup=False)
+
+
+def _leave(console: Console) -> None:
+    """End without the work that does not stop; all else is closed."""
+    console.print(_STOPPED, markup=False)
+    leave_now(0)
 
 
 def _shown(console: Console, *, quiet: bool) -> Show:

@@ -92,8 +92,8 @@ def warnings_shown(console: Console) -> Iterator[None]:
         logger.propagate = propagated
 
 
-def leave_now() -> NoReturn:
-    """End the process with the exit code of an interrupt; what it wrote is whole on disk.
+def leave_now(code: int = 130) -> NoReturn:
+    """End the process, by default as after an interrupt; what it wrote is whole on disk.
 
     Without waiting for threads: Flower's simulation runs the server in one that is no daemon and,
     after an interrupt, waits without end for workers that are gone. And without Python's own end,
@@ -101,7 +101,7 @@ def leave_now() -> NoReturn:
     """
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(130)
+    os._exit(code)
 
 
 @contextmanager

@@ -124,3 +124,19 @@ def test_a_transfer_goes_on_after_the_agent_was_killed(
     assert sender.offer() == 2 * size
     assert sender.send(size) == len(weights)
     assert wait_for(state, lambda told: told.phase == "features").state == "preparing"
+
+
+def test_a_disk_that_does_not_answer_does_not_keep_the_agent(
+    state: Path, start: Callable[[], subprocess.Popen[bytes]]
+) -> None:
+    """A table of images that nobody ever finishes writing: reading it waits without end."""
+    os.mkfifo(state.parent / "ward.csv")
+    file = state / "site.toml"
+    file.write_text(file.read_text().replace("ward.npz", "ward.csv"))
+    agent = start()
+    time.sleep(1)
+    assert wait_for(state, lambda told: True).state == "preparing"
+    agent.send_signal(signal.SIGTERM)
+    assert agent.wait(25) == 0
+    assert not (state / "agent.sock").exists()
+    assert "the ledger is closed" in (state / "agent.log").read_text()

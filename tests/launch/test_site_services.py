@@ -311,6 +311,24 @@ def test_a_site_that_has_not_joined_is_told_how(tmp_path: Path) -> None:
         up(state)
 
 
+def test_the_server_is_reached_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="fedtl") as above,
+        socket.create_server(("127.0.0.1", 0)) as proxy,
+    ):
+        state = small_site(Path(above))
+        path = write_invitation(Path(above), address="federation.invalid:9443")
+        assert main(["site", "join", str(state), str(path), "--yes"]) == 0
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        proxy.settimeout(60)
+        try:
+            up(state)
+            with proxy.accept()[0] as asked:
+                assert asked.recv(1000).startswith(b"CONNECT federation.invalid:9443 HTTP/1.")
+        finally:
+            services.stop(state)
+
+
 SAID = {
     "connected": ("SuperNode ID: 7", "ok"),
     "cut": ("SuperNode ID: 7|Connection attempt failed, retrying", "note"),
