@@ -10,6 +10,7 @@ import argparse
 import os
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -48,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         kept = Path(shutil.move(run, asked.out / run.name))
     except subprocess.CalledProcessError as error:
         return int(error.returncode)  # it has said why
+    except KeyboardInterrupt:
+        print("Stopped; nothing is left running.")
+        return 130
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     print(f"Everything is stopped. Report: {kept / 'report.html'}")
@@ -74,11 +78,19 @@ class Trial:
                 self.join(name)
             self.fedtl("run", "--on", self.coordinator, *options)
         finally:
+            self.stop()
+        (run,) = (self.coordinator / "runs").iterdir()
+        return run
+
+    def stop(self) -> None:
+        """Stop everything, whoever presses Ctrl-C meanwhile."""
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
             for name in self.names:
                 self.fedtl("site", "down", self.folder / name, check=False, site=name)
             self.fedtl("server", "down", self.coordinator, check=False)
-        (run,) = (self.coordinator / "runs").iterdir()
-        return run
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def join(self, name: str) -> None:
         """Set up a site, let it in, and start it."""
