@@ -27,6 +27,8 @@ def commands() -> list[str]:
     found: dict[str, None] = {}
     for readme in READMES:
         for block in re.findall(r"```bash\n(.*?)```", (ROOT / readme).read_text("utf-8"), re.S):
+            if "fedtl server up" in block:  # one after the other: tests/test_readme_walk.py
+                continue
             for line in block.splitlines():
                 command = line.split("  #")[0].strip()
                 if command and not command.startswith(NOT_HERE):
