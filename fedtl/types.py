@@ -95,6 +95,8 @@ class Description:
     state : str
         ``"ready"``, ``"preparing"``, ``"no backbone"``, or the code of what keeps the site from
         being ready.
+    epsilon_left : float or None
+        What a training record has left of the site's budget; None where the site does not tell.
     """
 
     name: str
@@ -103,6 +105,7 @@ class Description:
     width: int
     version: str
     state: str = "ready"
+    epsilon_left: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

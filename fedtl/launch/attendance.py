@@ -116,6 +116,8 @@ class Attendance:
             left_out[coming.pop(node).name] = f"did not take the backbone ({code})"
         for description in coming.values():
             self.watch.site(description.name, state=description.state)
+        for description in new.present.values():
+            self.watch.site(description.name, state="ready", left=description.epsilon_left)
         self.roll = Roll(
             dict(sorted(present.items(), key=lambda item: item[1].name)), coming, left_out
         )

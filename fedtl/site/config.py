@@ -96,6 +96,7 @@ class PolicyFile(Table):
     """``policy.toml``: what the site allows, whatever a recipe asks for."""
 
     budget: BudgetTable | None = None
+    tell_budget: bool = STRICT.tell_budget
     unprotected: bool = STRICT.unprotected
     only_sealed: bool = STRICT.only_sealed
     clear_metrics: bool = STRICT.clear_metrics

@@ -71,6 +71,8 @@ _POLICY = """\
 # May updates leave that are neither private by a plan nor hidden in a sum? A raw gradient of one
 # example gives away its features and its label.
 unprotected = false
+# May the coordinator be told how much of the budget is left?
+tell_budget = false
 # May updates leave only hidden in a sum (secure aggregation), also those that are private?
 only_sealed = false
 # May held-out results and counts of labels leave without noise?

@@ -16,6 +16,8 @@ class SitePolicy:
     ----------
     budget : Budget or None
         What any record may spend, over all runs; None: what the plans of the runs say.
+    tell_budget : bool
+        Whether the coordinator is told how much of the budget is left.
     unprotected : bool
         Whether updates may leave that are neither private by a plan nor hidden in a sum: a raw
         gradient of one example gives away its features and its label.
@@ -39,6 +41,7 @@ class SitePolicy:
     """
 
     budget: Budget | None = None
+    tell_budget: bool = False
     unprotected: bool = False
     only_sealed: bool = False
     clear_metrics: bool = False

@@ -112,7 +112,21 @@ class Site:
 
     def describe(self) -> Description:
         """Return the site's public description."""
-        return Description(self.name, self.classes, self.backbone, self.width, __version__)
+        return Description(
+            self.name,
+            self.classes,
+            self.backbone,
+            self.width,
+            __version__,
+            epsilon_left=self._epsilon_left(),
+        )
+
+    def _epsilon_left(self) -> float | None:
+        """Return what is left of the budget, where the policy lets it be told."""
+        budget = self.rules.budget if self.rules.tell_budget else None
+        if budget is None or self.ledger is None or self.dataset is None:
+            return None
+        return self.ledger.left(self.dataset, budget)
 
     def whitened(self, head: Arrays) -> tuple[Examples, Examples]:
         """Return training and held-out examples as a head looks at them, remembered for the last.

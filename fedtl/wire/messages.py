@@ -243,6 +243,8 @@ def description_reply(request: Message, description: Description) -> Message:
             "state": description.state,
         }
     )
+    if description.epsilon_left is not None:
+        config["epsilon-left"] = description.epsilon_left
     return Message(RecordDict({"description": config}), reply_to=request)
 
 
@@ -258,12 +260,15 @@ def read_description(reply: Message) -> Description:
         (config,) = records(reply.content, ConfigRecord)
         name, classes, width = config["name"], config["classes"], config["width"]
         backbone, version = str(config["backbone"]), str(config["version"])
-        state = str(config.get("state", "ready"))
+        state, left = str(config.get("state", "ready")), config.get("epsilon-left")
     except (KeyError, ValueError) as error:
         raise _unreadable() from error
     if not isinstance(name, str) or not isinstance(classes, list) or not isinstance(width, int):
         raise _unreadable()
-    return Description(name, tuple(str(c) for c in classes), backbone, width, version, state)
+    if not isinstance(left, float | None):
+        raise _unreadable()
+    listed = tuple(str(c) for c in classes)
+    return Description(name, listed, backbone, width, version, state, left)
 
 
 def failure_reply(request: Message, failure: SiteFailure) -> Message:

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
-from toys import WIDTH, Toys, toy_plan
+from flwr.app import Message, RecordDict
+from toys import WIDTH, Toys, toy_plan, toy_records
 
 from fedtl.errors import PrivacyError, SiteFailure
-from fedtl.privacy.plan import PrivacyPlan
+from fedtl.privacy.ledger import Budget, Ledger
+from fedtl.privacy.plan import PrivacyPlan, Release, plan_for
 from fedtl.site.cohort import train_cohort
 from fedtl.site.metrics import site_evaluation
 from fedtl.site.policy import SIMULATED, STRICT, SitePolicy
 from fedtl.site.site import Site
 from fedtl.train.heads import initial_head
 from fedtl.train.task import TrainTask
+from fedtl.transport._identity import ensure_identity
 from fedtl.types import Update
-from fedtl.wire.messages import STATISTICS, Request
+from fedtl.wire.messages import (
+    DESCRIBE,
+    STATISTICS,
+    Request,
+    description_reply,
+    read_description,
+)
+
+ensure_identity()
 
 
 def asked(plan: PrivacyPlan | None) -> Request:
@@ -104,3 +116,22 @@ def answered(site: Site, kind: str) -> str:
     except PrivacyError as error:
         return error.code
     return "answered"
+
+
+def test_what_is_left_of_the_budget_is_told_where_the_policy_says_so(tmp_path: Path) -> None:
+    site = Toys(simulated=False).site("site-a")
+    with Ledger.open(tmp_path / "ledger", durable=False) as site.ledger:
+        site.dataset = toy_records(1)
+        site.policy = SitePolicy(budget=Budget(8.0, 1e-5))
+        assert site.describe().epsilon_left is None
+        site.policy = replace(site.policy, tell_budget=True)
+        assert told(site) == 8.0
+        plan = plan_for(Release(mechanism="gradients", public_size=40), epsilon=3, delta=1e-5)
+        assert isinstance(train_cohort([site], asked(plan), [0], ["1"])[0], Update)
+        assert told(site) == pytest.approx(5.0, abs=0.01)
+
+
+def told(site: Site) -> float | None:
+    """Return what a server reads in the site's answer."""
+    asked_for = Message(RecordDict(), 1, DESCRIBE)
+    return read_description(description_reply(asked_for, site.describe())).epsilon_left
