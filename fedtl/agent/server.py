@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,11 +24,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from fedtl import __version__
 from fedtl.agent.agent_pb2 import Answer, Nothing, Piece, State, Task
-from fedtl.agent.calls import CALLS, IN_PIECES, LONGEST_PATH, MOST_BYTES, OPTIONS, SERVICE
-from fedtl.agent.client import TOO_LARGE, AgentClient
+from fedtl.agent.calls import CALLS, IN_PIECES, MOST_BYTES, OPTIONS, SERVICE
+from fedtl.agent.client import TOO_LARGE
+from fedtl.agent.place import make_room
 from fedtl.agent.served import READY, Served, Unchanging
 from fedtl.apps.client import make_client_app
-from fedtl.errors import CacheError, TransportError
+from fedtl.errors import CacheError
 from fedtl.rounds.check import failure_code
 from fedtl.site.cohort import failure_of
 from fedtl.site.site import Site
@@ -207,7 +207,7 @@ def serving(
     CacheError
         Something that is no socket lies there, or the folder cannot be written.
     """
-    _make_room(socket)
+    make_room(socket)
     agent = Agent(Unchanging(site) if isinstance(site, Site) else site, log)
     workers = ThreadPoolExecutor(_WAITING, thread_name_prefix="fedtl-agent")
     server = grpc.server(workers, options=OPTIONS)
@@ -274,31 +274,3 @@ def _joined(agent: Agent, call: str, pieces: Iterator[Piece]) -> Answer:
     if first is None:
         return agent.refuse("", 0, "message.invalid")
     return agent.answer(call, Task(run=first.run, kind=first.kind, content=bytes(content)))
-
-
-def _make_room(socket: Path) -> None:
-    """Take away the socket of an agent that is gone; never that of one that answers."""
-    if len(str(socket)) > LONGEST_PATH:
-        raise TransportError(
-            f"The path of the socket '{socket}' is longer than {LONGEST_PATH} characters.",
-            next_step="Name a shorter folder: the system limits the paths of sockets.",
-            code="agent.socket",
-        )
-    if not socket.exists():
-        return
-    if not stat.S_ISSOCK(socket.stat().st_mode):
-        raise CacheError(
-            f"'{socket}' is in the way: it is no socket.",
-            next_step="Move it, or name another place.",
-            code="agent.socket",
-        )
-    try:
-        found = AgentClient(socket).status(timeout=2)
-    except TransportError:
-        socket.unlink(missing_ok=True)
-        return
-    raise TransportError(
-        f"An agent of '{found.site}' answers at '{socket}' already.",
-        next_step="Stop it first, or name another place.",
-        code="agent.running",
-    )
