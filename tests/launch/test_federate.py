@@ -93,7 +93,8 @@ def test_the_head_is_that_of_a_simulation_and_a_round_is_one_phase(
     answer = grid.answer
 
     def counted(messages: Any, deadline: Any) -> Any:
-        phases.append({m.metadata.message_type for m in messages})
+        if messages:
+            phases.append({m.metadata.message_type for m in messages})
         return answer(messages, deadline)
 
     grid.answer = counted  # type: ignore[method-assign]
@@ -124,7 +125,7 @@ def test_a_private_run_that_is_cut_goes_on_and_nobody_pays_twice(
 
         def answer(self, messages: Any, deadline: Any) -> Any:
             replies = super().answer(messages, deadline)
-            if messages[0].metadata.message_type == "train":
+            if messages and messages[0].metadata.message_type == "train":
                 self.left -= 1
                 if not self.left:
                     raise KeyboardInterrupt  # sites answered, and the server died
