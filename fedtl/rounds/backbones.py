@@ -13,7 +13,7 @@ from fedtl.errors import FedtlError
 from fedtl.rounds.check import MISSING, failure_code
 from fedtl.wire.backbone import BACKBONE, PIECE_BYTES, offer_content, piece_content, read_have
 
-_MOST_STEPS = 3
+_MOST_IDLE = 3
 """Answers in a row that bring a site no further before it is given up."""
 
 
@@ -53,39 +53,38 @@ def send_backbone(
         Called with the bytes that the slowest site has, and with those of the file.
     """
     total = len(weights)
-    failures: dict[int, str] = {}
-    have = dict.fromkeys(nodes, 0)
-    stuck = dict.fromkeys(nodes, 0)
-    contents: dict[int, RecordDict] = {-1: offer_content(card.to_json(), total)}
-    at = dict.fromkeys(nodes, -1)
-    while open_ones := [n for n in nodes if n not in failures and (at[n] < 0 or have[n] < total)]:
-        for start in {at[n] for n in open_ones} - set(contents):
-            piece = weights[start : start + piece_bytes]
-            contents[start] = piece_content(card.sha256, start, piece)
-        messages = [Message(contents[at[n]], n, BACKBONE) for n in open_ones]
-        told = _told(grid, messages, timeout)
-        for node in open_ones:
-            now = told.get(node, MISSING)
-            if isinstance(now, str):
-                failures[node] = now
-                continue
-            stuck[node] = 0 if now > have[node] or at[node] < 0 else stuck[node] + 1
-            have[node] = at[node] = min(now, total)
-            if stuck[node] >= _MOST_STEPS:
-                failures[node] = "backbone.stuck"
-        contents = {start: c for start, c in contents.items() if start in {at[n] for n in nodes}}
-        progress(min((have[n] for n in nodes if n not in failures), default=total), total)
-    complete = frozenset(n for n in nodes if n not in failures)
-    return Sent(complete, failures)
+    have, failures = _told(
+        grid, dict.fromkeys(nodes, offer_content(card.to_json(), total)), timeout
+    )
+    idle = dict.fromkeys(have, 0)
+    while lacking := {node: at for node, at in have.items() if at < total}:
+        pieces = {
+            at: piece_content(card.sha256, at, weights[at : at + piece_bytes])
+            for at in set(lacking.values())
+        }
+        told, lost = _told(grid, {node: pieces[at] for node, at in lacking.items()}, timeout)
+        idle = {n: 0 if now > lacking[n] else idle[n] + 1 for n, now in told.items()}
+        failures |= lost | {n: "backbone.stuck" for n, times in idle.items() if times >= _MOST_IDLE}
+        have = {n: at for n, at in (have | told).items() if n not in failures}
+        progress(min(have.values(), default=total), total)
+    return Sent(frozenset(have), failures)
 
 
-def _told(grid: Grid, messages: list[Message], timeout: float | None) -> dict[int, int | str]:
-    """Return how many bytes every node has, or its failure code."""
-    told: dict[int, int | str] = {}
+def _told(
+    grid: Grid, contents: Mapping[int, RecordDict], timeout: float | None
+) -> tuple[dict[int, int], dict[int, str]]:
+    """Return how many bytes each node has now, and the failure codes of the others."""
+    messages = [Message(content, node, BACKBONE) for node, content in contents.items()]
+    have: dict[int, int] = {}
+    failures = dict.fromkeys(contents, MISSING)
     for reply in grid.send_and_receive(messages, timeout=timeout):
         node = reply.metadata.src_node_id
         try:
-            told[node] = failure_code(reply) if reply.has_error() else read_have(reply)
+            if reply.has_error():
+                failures[node] = failure_code(reply)
+            else:
+                have[node] = read_have(reply)
+                failures.pop(node, None)
         except FedtlError as error:
-            told[node] = error.code
-    return told
+            failures[node] = error.code
+    return have, failures
