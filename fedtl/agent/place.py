@@ -35,7 +35,7 @@ def make_room(socket: Path) -> None:
             code="agent.socket",
         )
     try:
-        found = AgentClient(socket).status(timeout=20)  # of one that is gone, none of it is used
+        found = AgentClient(socket).status(timeout=20)  # one that is gone refuses at once
     except TransportError:
         socket.unlink(missing_ok=True)
         return
