@@ -104,7 +104,7 @@ def free_port() -> int:
         return port
 
 
-def eventually(true: Callable[[], object], seconds: float = 30) -> bool:
+def eventually(true: Callable[[], object], seconds: float = 90) -> bool:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         if true():

@@ -237,7 +237,7 @@ def test_a_supernode_nobody_enrolled_is_refused(
     key = make_node_key(tmp_path).with_suffix(".key") if with_key else None
     log = tmp_path / "node.log"
     with federation.supernode(key, log) as process:
-        assert process.wait(30) != 0
+        assert process.wait(90) != 0
     assert "Failed to initialize the connection to the SuperLink" in log.read_text()
     assert not any(node.online for node in nodes(federation.folder).values())
 

@@ -124,7 +124,7 @@ def make_authority_elsewhere(folder: Path) -> None:
 
 def supernode_says(federation: Federation, key: Path, log: Path, ca: Path) -> str:
     with federation.supernode(key.with_suffix(".key"), log, ca=ca) as process:
-        assert process.wait(30) != 0
+        assert process.wait(90) != 0
     return log.read_text()
 
 
