@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from flwr.serverapp import Grid
 
@@ -72,6 +72,21 @@ class Attendance:
             ) or now - began > self.settings.wait:
                 return self.roll
             time.sleep(_PAUSE)
+
+    def ask_again(self, wanted: Wanted) -> Roll:
+        """Ask those that are there whether they take part in what is settled by now.
+
+        Raises
+        ------
+        TransportError
+            With code ``sites.missing``: too few do.
+        """
+        self.wanted = wanted
+        nodes, self.roll = self.roll.names, replace(self.roll, present={})
+        self._take_in(call_roll(self.grid, nodes, wanted, timeout=self.timeout))
+        if len(self.roll.present) < self.settings.least_sites:
+            raise self._missing(len(self.roll.present))
+        return self.roll
 
     def __call__(self, round_: int) -> Mapping[int, str]:
         """Return the sites that are there now, by node; who came later joins."""

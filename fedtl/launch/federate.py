@@ -151,6 +151,10 @@ def _federate(folder: Path, grid: Grid, key: Identity, watch: Watch, expected: i
     fixed = Fixed.load(folder)
     classes = fixed.classes if fixed else recipe.data.classes
     run = fixed.run if fixed else f"{recipe.name}-{secrets.token_hex(16)}"
+    plan = fixed.plan if fixed else None
+    alone = recipe.privacy.model == "site"  # else the plan depends on how many sites there are
+    if fixed is None and alone:
+        plan = plan_of(recipe, mean_size=0, sites=recipe.federation.least_sites)
     charter = sign_charter(key, run=run, recipe=recipe)
     followed = FollowedGrid(
         grid,
@@ -165,7 +169,7 @@ def _federate(folder: Path, grid: Grid, key: Identity, watch: Watch, expected: i
         grid,
         card=card,
         weights=partial(store.get, card.sha256),
-        wanted=Wanted(card.digest(), card.width + 1, classes),
+        wanted=Wanted(card.digest(), card.width + 1, classes, plan=plan),
         settings=recipe.federation,
         watch=watch,
         expected=expected,
@@ -173,10 +177,13 @@ def _federate(folder: Path, grid: Grid, key: Identity, watch: Watch, expected: i
     )
     roll = attendance.gather()
     if fixed is None:
-        plan = plan_of(recipe, mean_size=0, sites=len(roll.present))
+        settled = replace(attendance.wanted, classes=roll.classes)
+        if not alone:
+            plan = plan_of(recipe, mean_size=0, sites=len(roll.present))
+            attendance.ask_again(replace(settled, plan=plan))
+        attendance.wanted = replace(settled, plan=plan)
         fixed = Fixed(run, roll.classes, plan)
         fixed.save(folder)
-    attendance.wanted = replace(attendance.wanted, classes=fixed.classes)
 
     def progress(phase: str, done: int, total: int) -> None:
         if phase == "rounds":

@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from flwr.app import Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedtl import __version__
 from fedtl.errors import FedtlError
+from fedtl.privacy.plan import PrivacyPlan
 from fedtl.rounds.check import MISSING, failure_code
 from fedtl.types import Description
 from fedtl.wire.messages import DESCRIBE, read_description
@@ -30,12 +31,15 @@ class Wanted:
         Features per example, bias feature included.
     classes : tuple of str
         In order; empty: those that most sites have.
+    plan : PrivacyPlan or None
+        Sites say whether they would take part in it; None: it is not made yet, or there is none.
     """
 
     backbone: str
     width: int
     classes: tuple[str, ...] = ()
     version: str = __version__
+    plan: PrivacyPlan | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,9 @@ def call_roll(
     timeout : float, optional
         Longest wait for the answers, in seconds.
     """
-    messages = [Message(RecordDict(), node, DESCRIBE) for node in sorted(nodes)]
+    asked = {"config": ConfigRecord({"plan": wanted.plan.to_json()})} if wanted.plan else {}
+    content = RecordDict(dict(asked))
+    messages = [Message(content, node, DESCRIBE) for node in sorted(nodes)]
     replies = {r.metadata.src_node_id: r for r in grid.send_and_receive(messages, timeout=timeout)}
     left_out: dict[str, str] = {}
     found: dict[int, Description] = {}
@@ -122,7 +128,7 @@ def _sorted(found: Mapping[int, Description], left_out: dict[str, str], wanted: 
         elif told.state in (READY, NO_BACKBONE, PREPARING):
             coming[node] = told
         else:
-            left_out[told.name] = f"is not ready ({told.state})"
+            left_out[told.name] = f"cannot take part ({told.state})"
     return Roll(present, coming, left_out)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from flwr.app import ConfigRecord, Context, Message
 
@@ -17,6 +18,7 @@ from fedtl.site.metrics import site_evaluation, site_labels
 from fedtl.site.seal import Seal
 from fedtl.site.secure import answer_stage, remember_sealed, seal_of
 from fedtl.site.site import Site
+from fedtl.site.standing import objection
 from fedtl.types import Update
 from fedtl.wire.messages import (
     EVALUATE,
@@ -165,5 +167,13 @@ def answer_labels(message: Message, context: Context, site_of: SiteOf) -> Messag
 
 
 def answer_describe(message: Message, context: Context, site_of: SiteOf) -> Message:
-    """Answer a query for the site's public description."""
-    return _guarded(message, lambda: description_reply(message, site_of(context).describe()))
+    """Answer a query for the site's public description, and whether it would take part in a run."""
+
+    def answer() -> Message:
+        site = site_of(context)
+        told, request = site.describe(), read_request(message.content)
+        if code := objection(site, request, str(context.run_id)):
+            told = replace(told, state=code)
+        return description_reply(message, told)
+
+    return _guarded(message, answer)

@@ -26,6 +26,7 @@ from fedtl.site.account import Account, content_of
 from fedtl.site.origin import check_origin
 from fedtl.site.policy import SIMULATED, STRICT, SitePolicy
 from fedtl.site.seal import Seal
+from fedtl.site.standing import told_left
 from fedtl.train.additive import deviations, released
 from fedtl.train.fit import Examples
 from fedtl.train.heads import check_head
@@ -118,15 +119,8 @@ class Site:
             self.backbone,
             self.width,
             __version__,
-            epsilon_left=self._epsilon_left(),
+            epsilon_left=told_left(self),
         )
-
-    def _epsilon_left(self) -> float | None:
-        """Return what is left of the budget, where the policy lets it be told."""
-        budget = self.rules.budget if self.rules.tell_budget else None
-        if budget is None or self.ledger is None or self.dataset is None:
-            return None
-        return self.ledger.left(self.dataset, budget)
 
     def whitened(self, head: Arrays) -> tuple[Examples, Examples]:
         """Return training and held-out examples as a head looks at them, remembered for the last.

@@ -21,7 +21,7 @@ from fedtl.launch.run_folder import claim
 from fedtl.launch.simulate import simulate
 from fedtl.launch.watch import read_progress
 from fedtl.modules import load_module
-from fedtl.privacy.ledger import Ledger
+from fedtl.privacy.ledger import Budget, Ledger
 from fedtl.privacy.secagg import Identity
 from fedtl.recipe import Recipe, replaced
 from fedtl.site.policy import SitePolicy
@@ -166,15 +166,64 @@ def test_a_run_is_not_begun_without_enough_sites_and_says_who_differs(
     assert "1 of 2 sites" in told.said
 
 
+@pytest.mark.parametrize(
+    ("policy", "code"),
+    [
+        (SitePolicy(clear_metrics=True), "policy.unprotected"),
+        (replace(OPEN, coordinators=("ab" * 32,)), "policy.coordinator"),
+        (replace(OPEN, recipes=("ab" * 32,)), "policy.recipe"),
+        (replace(OPEN, least_examples=10_000), "policy.examples"),
+    ],
+)
+def test_a_site_that_would_refuse_says_so_before_the_first_round(
+    policy: SitePolicy, code: str, real: Callable[..., dict[str, Site]], tmp_path: Path
+) -> None:
+    sites = real()
+    first, *others = sites
+    sites[first].policy = policy
+    result = federate(begun(tmp_path / "run", small()), grid_of(sites), KEY)
+    assert [r.cohort for r in result.history] == [others] * 3
+    told = read_progress(tmp_path / "run")
+    assert told is not None
+    assert {s.name: s.detail for s in told.sites if s.detail} == {
+        first: f"cannot take part ({code})"
+    }
+
+
+def test_so_does_one_whose_budget_is_too_small_for_the_whole_run_and_nothing_is_paid(
+    real: Callable[..., dict[str, Site]], tmp_path: Path
+) -> None:
+    recipe = small(enabled=True, public_size=50, metrics="off", epsilon=4.0)
+    for epsilon, takes_part in ((3.9, False), (4.0, True)):
+        sites = real(SitePolicy(), ledgers=True)
+        first, *others = sites
+        sites[first].policy = SitePolicy(budget=Budget(epsilon, 1e-5))
+        folder = begun(tmp_path / f"run-{epsilon}", recipe)
+        result = federate(folder, grid_of(sites), KEY)
+        cohort = [first, *others] if takes_part else others
+        assert [r.cohort for r in result.history] == [cohort] * 3
+        again = federate(folder, grid_of(sites), KEY)  # what the run has paid is not counted twice
+        assert [r.cohort for r in again.history] == [cohort] * 3
+        ledger = sites[first].ledger
+        assert ledger is not None
+        assert bool(ledger.entries()) == takes_part
+        for site in sites.values():
+            assert site.ledger is not None
+            site.ledger.close()
+            Path(site.ledger.path).unlink()
+
+
 def test_a_site_that_fails_is_named_and_left_out_of_its_round(
     real: Callable[..., dict[str, Site]], tmp_path: Path
 ) -> None:
     sites = real()
     first, *others = sites
-    sites[first].policy = SitePolicy(clear_metrics=True)  # nothing unprotected leaves it
+    damaged = sites[first].examples
+    sites[first].load = lambda: damaged
+    sites[first].__dict__["examples"] = (replace(damaged[0], y=damaged[0].y + 100), damaged[1])
     result = federate(begun(tmp_path / "run", small()), grid_of(sites), KEY)
     for record in result.history:
-        assert record.failures == {first: "policy.unprotected"}
+        assert record.failures == {first: "site.failed"}
         assert set(record.site_accuracy) == {first, *others}
     recipe = replaced(small(), federation={"least_updates": 3})
     with pytest.raises(TransportError, match="2 of 3 sites") as error:

@@ -62,7 +62,7 @@ def test_those_who_agree_take_part_in_name_order() -> None:
         ({"version": "0.9.1"}, "runs fedtl 0.9.1, and the server"),
         ({"classes": ("malignant", "benign")}, "malignant, benign"),
         ({"width": 10}, "10 features per example, and the run needs 9"),
-        ({"state": "data.unreadable"}, "is not ready (data.unreadable)"),
+        ({"state": "data.unreadable"}, "cannot take part (data.unreadable)"),
     ],
 )
 def test_who_differs_is_named_with_what_differs(changes: dict[str, object], said: str) -> None:

@@ -245,12 +245,6 @@ class Ledger:
             parts = self._store.memory.spent(dataset, self._store.dataset, since=since, upto=upto)
         return worst_of([compose(events) for events in parts], delta)
 
-    def left(self, dataset: DataSet, budget: Budget) -> float:
-        """Return the epsilon that the worst record of a data set has left of a budget, from 0."""
-        since = budget.since(self._store.clock().utc)
-        spent = self.spend(dataset, delta=budget.delta, since=since)
-        return max(budget.epsilon - epsilon_of(spent, budget.delta), 0.0)
-
     def datasets(self) -> list[DataSet]:
         """Return all data sets that were ever charged, in the order of their first charge."""
         with self._store.reading():
