@@ -6,8 +6,9 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -21,6 +22,7 @@ from fedtl.launch.watch import RunProgress, read_progress
 
 _FILE = "flower.json"
 _ENDS = ("finished", "failed", "stopped")
+_AGAIN = "The run's process was gone; it was handed in again."
 _PAUSE, _BEGINS_SECONDS = 0.5, 90.0
 _MOST_DEATHS = 5
 """Times that a ServerApp may die without finishing a round before the run is given up."""
@@ -61,8 +63,7 @@ class Remote:
         self._submitted = time.time()
         app = write_app(read_server(self.coordinator).folder / "app")
         run_id = link.submit(self.coordinator, app, {"run": str(self.folder.resolve())})
-        text = json.dumps({"run_id": run_id})
-        write_atomic(self.folder / _FILE, lambda file: file.write(text.encode()))
+        self._keep({"run_id": run_id})
 
     def alive(self) -> bool:
         """Say whether a process tells this run's story now."""
@@ -71,6 +72,7 @@ class Remote:
 
     def stop(self) -> None:
         """Stop the run; every finished round is kept."""
+        self._keep({**self._kept(), "stop": True})
         self._stop_old()
         told = read_progress(self.folder)
         if told is not None and told.state not in _ENDS and _is_alive(told):
@@ -80,7 +82,8 @@ class Remote:
     def follow(self) -> Iterator[RunProgress]:
         """Yield where the run stands, twice a second, to its end.
 
-        Where the ServerApp dies, or SuperLink with it, the run is handed in again.
+        Where the ServerApp dies, or SuperLink with it, the run is handed in again, unless somebody
+        has stopped it.
 
         Raises
         ------
@@ -95,12 +98,13 @@ class Remote:
                 yield told
                 if told.state == "finished":
                     return
-                if told.state in _ENDS:
+                if told.state == "failed" or (told.state == "stopped" and "stop" in self._kept()):
                     raise TransportError(told.said, code="run.failed")
             if self._is_dead(told if fresh else None):
                 deaths = deaths + 1 if told and told.round == at else 1
                 at = told.round if told else 0
                 self._again(told, deaths)
+                yield replace(told or RunProgress(), said=_AGAIN)
             time.sleep(_PAUSE)
 
     def _is_dead(self, told: RunProgress | None) -> bool:
@@ -129,10 +133,20 @@ class Remote:
 
     def _stop_old(self) -> None:
         """Tell SuperLink that an earlier attempt is over, if it still thinks otherwise."""
-        with suppress(FedtlError, OSError, ValueError, KeyError, TypeError):
-            run_id = int(json.loads((self.folder / _FILE).read_text("utf-8"))["run_id"])
+        with suppress(FedtlError, ValueError, KeyError, TypeError):
+            run_id = int(self._kept()["run_id"])
             if not link.run_status(self.coordinator, run_id).startswith("finished"):
                 link.stop_run(self.coordinator, run_id)
+
+    def _keep(self, about: dict[str, Any]) -> None:
+        text = json.dumps(about).encode()
+        write_atomic(self.folder / _FILE, lambda file: file.write(text))
+
+    def _kept(self) -> dict[str, Any]:
+        """Return what is kept of the last attempt: its id, and whether somebody stopped it."""
+        with suppress(OSError, ValueError, TypeError):
+            return dict(json.loads((self.folder / _FILE).read_text("utf-8")))
+        return {}
 
 
 def _is_alive(told: RunProgress) -> bool:

@@ -1,0 +1,349 @@
+"""A federation of real processes: how the tests here set it up, run it, break it and look at it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from flwr.app import Context
+
+from fedtl.agent.client import AgentClient
+from fedtl.apps.client import make_client_app
+from fedtl.errors import TransportError
+from fedtl.launch import services
+from fedtl.launch.coordinator.enrol import invite
+from fedtl.launch.federate import federate
+from fedtl.launch.opening import card_of
+from fedtl.launch.own_site import SOCKET
+from fedtl.launch.preparing import open_data, with_features
+from fedtl.launch.run_folder import claim
+from fedtl.launch.services import Service
+from fedtl.launch.site_services import AGENT, _check_joined, _supernode
+from fedtl.launch.watch import RunProgress, read_progress
+from fedtl.modules import load_module
+from fedtl.privacy.ledger import Ledger
+from fedtl.privacy.secagg import Identity
+from fedtl.recipe import Recipe, replaced
+from fedtl.site.config import read_site
+from fedtl.site.folder import make_site
+from fedtl.site.invitation import read_invitation
+from fedtl.site.joining import keep_invitation
+from fedtl.site.site import Site
+from fedtl.transport.local import LocalGrid
+from fedtl.types import Arrays
+
+FEDTL = Path(sys.executable).parent / "fedtl"
+LEDGER = "ledger.sqlite"
+OPEN = "unprotected = true\nclear_metrics = true\nsuppress_below = 0\n"
+"""A policy under which runs with and without noise are allowed."""
+STEPS = 1500
+"""Of a training: some tenths of a second, in which a process can be killed."""
+
+
+def recipe(name: str, *, rounds: int = 3, noise: bool = False, **federation: object) -> Recipe:
+    """Return a small recipe; without noise every run of it ends with the same head."""
+    tables: dict[str, Any] = {
+        "name": name,
+        "backbone": {"image_size": 32},
+        "train": {"rounds": rounds, "local_steps": STEPS, "lr": 0.5},
+        "privacy": {"enabled": noise},
+        "transport": {"timeout": 90.0},
+        "compare": {"without_privacy": False, "local_only": False},
+        "federation": {"least_sites": 2, "wait": 180.0, "patience": 60.0, **federation},
+    }
+    if noise:
+        tables["privacy"] |= {"public_size": 40, "metrics": "noised", "epsilon": 100.0}
+    return Recipe.model_validate(tables)
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def eventually(true: Callable[[], object], seconds: float = 120, pause: float = 0.1) -> bool:
+    """Wait until something holds; the wait is generous, because machines are slow at times."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if true():
+            return True
+        time.sleep(pause)
+    return False
+
+
+@dataclass
+class Following:
+    """A ``fedtl run`` that somebody follows."""
+
+    process: subprocess.Popen[bytes]
+    said: Path
+    runs: Path
+    name: str
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return next(self.runs.glob(f"{self.name}-*"))
+
+    @property
+    def text(self) -> str:
+        """Everything that was printed."""
+        return self.said.read_text()
+
+    def progress(self) -> RunProgress:
+        """Return where the run stands."""
+        told = [read_progress(folder) for folder in self.runs.glob(f"{self.name}-*")]
+        return next(filter(None, told), RunProgress())
+
+    def reached(self, round_: int) -> bool:
+        """Wait until so many rounds are finished, or the run has ended."""
+        eventually(lambda: self.process.poll() is not None or self._at(round_), 240)
+        return self._at(round_)
+
+    def _at(self, round_: int) -> bool:
+        told = self.progress()
+        return told.state in ("running", "finished") and told.round >= round_
+
+    def doing(self, site: str, state: str) -> bool:
+        """Wait until a site does something."""
+        return eventually(lambda: self.state_of(site) == state, pause=0.02)
+
+    def state_of(self, site: str) -> str:
+        """Return what is said of a site."""
+        return next((s.state for s in self.progress().sites if s.name == site), "")
+
+    def ends(self, seconds: float = 300) -> int:
+        """Wait for the end; return the exit code."""
+        return self.process.wait(seconds)
+
+
+@dataclass
+class Trial:
+    """A coordinator that is up, and sites with small data of their own."""
+
+    place: Path
+    names: tuple[str, ...] = ("north", "south", "west")
+
+    @property
+    def coordinator(self) -> Path:
+        """The coordinator's folder."""
+        return self.place / "c"
+
+    def site(self, name: str) -> Path:
+        """Return a site's state folder."""
+        return self.place / name
+
+    def make(self, name: str, *, policy: str = OPEN, called: str = "", folder: str = "") -> Path:
+        """Set up a site, let it in as ``name``, and have it join.
+
+        Parameters
+        ----------
+        called : str
+            What the site calls itself, if that differs.
+        folder : str
+            Its state folder, if that is not its name.
+        """
+        state = self.site(folder or name)
+        data = self.place / f"{folder or name}.npz"
+        pictures(data, seed=len(folder or name) + ord((folder or name)[0]))
+        make_site(state, name=called or name, source=str(data))
+        settings = state / "site.toml"
+        settings.write_text(settings.read_text().replace("image_size = 0", "image_size = 32"))
+        (state / "policy.toml").write_text(policy)
+        out = self.place / f"{state.name}.invite"
+        invite(self.coordinator, name, key=state / "node.pub", out=out)
+        keep_invitation(state, read_invitation(out))
+        return state
+
+    def up(
+        self,
+        name: str,
+        *,
+        script: Path | None = None,
+        behind: Sequence[str] = (),
+        **variables: str,
+    ) -> None:
+        """Start agent and SuperNode of a site.
+
+        Parameters
+        ----------
+        script : Path, optional
+            An agent of the test's own, called with the state folder.
+        behind : sequence of str
+            Runs a command on another machine.
+        **variables : str
+            For the environment of both.
+        """
+        site = read_site(self.site(name))
+        _check_joined(site)
+        agent = (*behind, str(FEDTL), "site", "agent", str(site.folder))
+        if script is not None:
+            agent = (*behind, sys.executable, str(script), str(site.folder))
+        node = _supernode(site)
+        wanted = (
+            Service(AGENT, agent, variables, stop_seconds=30),
+            replace(
+                node,
+                command=(*behind, *node.command),
+                environment={**node.environment, **variables},
+            ),
+        )
+        services.start(site.folder, wanted)
+
+    def down(self, name: str) -> None:
+        """Stop a site."""
+        services.stop(self.site(name))
+
+    def ready(self, *names: str) -> bool:
+        """Wait until sites have their features and are connected."""
+
+        def connected(name: str) -> bool:
+            told = self.status(name)
+            return bool(told["connected"] and told["agent"] and told["agent"]["state"] == "ready")
+
+        return all(eventually(lambda: connected(name), pause=0.5) for name in names)  # noqa: B023
+
+    def status(self, name: str) -> dict[str, Any]:
+        """Return what ``fedtl site status`` says."""
+        from fedtl.launch.site_state import facts, findings, site_state
+
+        state = site_state(read_site(self.site(name)))
+        return facts(state, list(findings(state)))
+
+    def pid(self, folder: str, service: str) -> int:
+        """Return the process id of a service; 0 if it does not run."""
+        found = services.status(self.place / folder)
+        return next((s.pid for s in found if s.name == service), 0)
+
+    def kill(self, folder: str, service: str) -> None:
+        """Kill a service's process, as the kernel does when memory runs out."""
+        os.kill(self.pid(folder, service), signal.SIGKILL)
+
+    def training(self, name: str) -> bool:
+        """Wait until a site's agent is at work on a training."""
+        agent = AgentClient(self.site(name) / SOCKET)
+
+        def works() -> bool:
+            with suppress(TransportError):
+                return agent.status().busy == "train"
+            return False
+
+        return eventually(works, pause=0.01)
+
+    def server_apps(self) -> list[psutil.Process]:
+        """Return the processes that tell a run's story."""
+        found = services._processes(self.coordinator.resolve())
+        return [p for p in found if "flwr-serverapp" in " ".join(p.cmdline())]
+
+    @contextmanager
+    def run(self, wanted: Recipe, *, resume: Path | None = None) -> Iterator[Following]:
+        """Run a recipe, or go on with a run of it; stop following at the end."""
+        file = self.place / f"{wanted.name}.toml"
+        file.write_text(wanted.to_toml())
+        options = ["--resume", str(resume)] if resume else [str(file)]
+        said = self.place / f"said-{time.monotonic_ns()}"
+        with said.open("wb") as log:
+            process = subprocess.Popen(
+                [FEDTL, "run", *options, "--on", self.coordinator],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        try:
+            yield Following(process, said, self.coordinator / "runs", wanted.name)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def simulated(self, wanted: Recipe, names: Sequence[str]) -> Arrays:
+        """Return the head of a run without noise whose sites live in this process."""
+        wanted = replaced(wanted, federation={"patience": 0.0})
+        folder = self.place / "simulated" / f"{wanted.name}-{len(names)}-{time.monotonic_ns()}"
+        claim(folder, wanted)
+        with Ledger.open(folder / LEDGER) as ledger:
+            sites = {name: self._opened(name, wanted, ledger) for name in names}
+
+            def site_of(context: Context) -> Site:
+                return sites[str(context.node_config["site"])]
+
+            grid = LocalGrid(make_client_app(site_of), list(names))
+            federate(folder, grid, Identity((self.coordinator / "coordinator.key").read_bytes()))
+        return load_module(folder / "module").head
+
+    def _opened(self, name: str, wanted: Recipe, ledger: Ledger) -> Site:
+        read = read_site(self.site(name))
+
+        def silent(phase: str, done: int, total: int) -> None:
+            pass
+
+        manifest, card = open_data(read, silent), card_of(wanted.backbone)
+        return with_features(read, manifest, card, ledger=ledger, progress=silent)
+
+
+def pictures(path: Path, seed: int) -> None:
+    """Write sixty pictures of two kinds."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(60) % 2
+    x = rng.integers(0, 130, (60, 12, 12)) + 90 * y[:, None, None]
+    np.savez(path, x=x.astype(np.uint8), y=y, class_names=np.array(["benign", "malignant"]))
+
+
+def head_of(run: Path) -> Arrays:
+    """Return the head that a run ended with."""
+    return load_module(run / "module").head
+
+
+def charges(state: Path, run: str) -> dict[str, Counter[int]]:
+    """Return by kind of message how often each round of a run was paid; the chain is checked."""
+    with Ledger.open(state / LEDGER, read_only=True) as ledger:
+        ledger.verify()
+        found: dict[str, Counter[int]] = {}
+        for entry in ledger.entries():
+            if entry.kind == "charge" and entry.request.run == run:
+                found.setdefault(entry.request.message, Counter())[entry.request.round] += 1
+    return found
+
+
+def n_entries(state: Path) -> int:
+    """Return the number of a ledger's entries at this moment, without holding it."""
+    path = state / LEDGER
+    if not path.exists():
+        return 0
+    with sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5) as connection:
+        (count,) = connection.execute("SELECT count(*) FROM entries").fetchone()
+    connection.close()
+    return int(count)
+
+
+def name_of(run: Path) -> str:
+    """Return by which name sites know a run."""
+    return str(json.loads((run / "run.json").read_text())["run"])
+
+
+def rounds_of(run: Path) -> list[int]:
+    """Return the rounds of a run's report, in order."""
+    report: Mapping[str, Any] = json.loads((run / "report.json").read_text())
+    return [int(round_["round"]) for round_ in report["history"]]
+
+
+def failures_of(run: Path) -> list[dict[str, str]]:
+    """Return who failed and how, round by round."""
+    report: Mapping[str, Any] = json.loads((run / "report.json").read_text())
+    return [dict(round_["failures"]) for round_ in report["history"]]
