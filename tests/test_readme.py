@@ -20,6 +20,11 @@ ROOT = Path(__file__).parent.parent
 READMES = ("README.md", "server/README.md", "client/README.md", "CONTRIBUTING.md")
 # `make test` and `make check` are what runs this very test; `make format` would edit the checkout.
 NOT_HERE = ("make test", "make check", "make format")
+ARGS = {
+    "make simulate": "--quiet --out OUT",
+    "make federation": "--sites 2 --out OUT -- --rounds 1 --quiet",
+}
+"""The runs of a user, made to fit into a test."""
 
 
 def commands() -> list[str]:
@@ -75,7 +80,8 @@ def test_a_command_of_a_readme_works(command: str, workplace: Path) -> None:
     cwd = workplace
     if command.startswith("make "):
         cwd = ROOT
-        command += f' ARGS="--quiet --out {workplace / "made"}"'
+        made = workplace / command.replace(" ", "-")
+        command += f' ARGS="{ARGS.get(command, "--quiet")}"'.replace("OUT", str(made))
     command = command.replace("/path/to/recipe.toml", str(workplace / "simulations/digits.toml"))
     command = command.replace("/path/to/runs", str(workplace / "own-runs"))
     done = subprocess.run(
