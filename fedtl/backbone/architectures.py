@@ -21,20 +21,29 @@ def timm() -> ModuleType:
     """Import timm, also where torchvision's compiled operators do not fit the installed torch.
 
     timm imports torchvision, and a torchvision built for CUDA fails beside a CPU torch with
-    ``RuntimeError: operator torchvision::nms does not exist``. Declaring the two operators, only
-    where they are missing, is all that import needs; fedtl never calls them.
+    ``RuntimeError: operator torchvision::nms does not exist``. Declaring the two operators is all
+    that import needs; fedtl never calls them. Where they are there, declaring them first would end
+    the process.
     """
+    try:
+        importlib.import_module("torchvision")
+    except RuntimeError:
+        _declare_operators()
+    except ImportError:  # timm says so itself, if it needs it
+        pass
+    import timm as module
+
+    return module
+
+
+def _declare_operators() -> None:
     import torch
 
     library: Any = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     _schemas.append(library)
     for name in ("nms", "qnms"):
-        # torch raises when the schema exists already, which is the healthy case
-        with contextlib.suppress(RuntimeError):
+        with contextlib.suppress(RuntimeError):  # it exists already
             library.define(f"{name}{_MISSING_SCHEMA}")
-    import timm as module
-
-    return module
 
 
 def known(pattern: str = "", *, pretrained: bool = False) -> list[str]:
