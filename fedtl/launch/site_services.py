@@ -11,6 +11,7 @@ from fedtl.errors import ConfigError, TransportError
 from fedtl.home import write_atomic
 from fedtl.launch import services
 from fedtl.launch.flower_processes import environment, program
+from fedtl.launch.metrics import check_free
 from fedtl.launch.own_site import SOCKET
 from fedtl.launch.services import Service
 from fedtl.launch.supernode_user import hand_over
@@ -42,6 +43,7 @@ def up(folder: Path, *, foreground: bool = False, metrics: int | None = None) ->
     """
     site = read_site(folder.resolve())
     _check_joined(site)
+    check_free(site.config.metrics_port if metrics is None else metrics, site.folder)
     port = () if metrics is None else ("--metrics", str(metrics))
     mode = ("--mode", "660") if site.config.supernode_user else ()
     agent = Service(

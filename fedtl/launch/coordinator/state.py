@@ -11,7 +11,7 @@ from pathlib import Path
 from fedtl.launch import services
 from fedtl.launch.coordinator.certificates import expires
 from fedtl.launch.coordinator.config import Coordinator
-from fedtl.launch.coordinator.up import PROXY, RENEW, SUPERLINK
+from fedtl.launch.coordinator.up import METRICS, PROXY, RENEW, SUPERLINK
 from fedtl.launch.services import ServiceState
 from fedtl.report.words import duration, size
 from fedtl.types import Finding
@@ -27,7 +27,7 @@ class ServerState:
     Attributes
     ----------
     services : tuple of ServiceState
-        SuperLink and the proxy.
+        SuperLink, the proxy, and the metrics where somebody asked for them.
     expires : datetime
         Until when the certificate holds that sites see.
     database_bytes, free_bytes : int
@@ -61,9 +61,8 @@ def server_state(coordinator: Coordinator) -> ServerState:
     """
     folder = coordinator.folder
     known = {state.name: state for state in services.status(folder)}
-    found = tuple(
-        known.get(name) or ServiceState(name, _STOPPED, 0, 0.0, "") for name in (SUPERLINK, PROXY)
-    )
+    names = (SUPERLINK, PROXY, *(name for name in (METRICS,) if name in known))
+    found = tuple(known.get(name) or ServiceState(name, _STOPPED, 0, 0.0, "") for name in names)
     return ServerState(
         coordinator,
         found,

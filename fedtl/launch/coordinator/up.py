@@ -26,6 +26,7 @@ from fedtl.launch.coordinator.folder import write_connection
 from fedtl.launch.coordinator.given import check_given
 from fedtl.launch.coordinator.proxy import proxy_command, write_proxy
 from fedtl.launch.flower_processes import environment, program
+from fedtl.launch.metrics import check_free
 from fedtl.launch.services import Service
 
 SUPERLINK, PROXY, METRICS = "superlink", "nginx", "metrics"
@@ -57,6 +58,8 @@ def up(folder: Path, *, foreground: bool = False, metrics: int | None = None) ->
     _check_certificate(coordinator)
     write_connection(coordinator)
     write_proxy(coordinator)
+    port = coordinator.config.metrics_port if metrics is None else metrics
+    check_free(port, coordinator.folder)
     wanted = (
         Service(
             SUPERLINK,
@@ -66,7 +69,7 @@ def up(folder: Path, *, foreground: bool = False, metrics: int | None = None) ->
             ready=partial(_healthy, coordinator),
         ),
         Service(PROXY, proxy, ready=partial(_listens, coordinator)),
-        *_exporter(coordinator, coordinator.config.metrics_port if metrics is None else metrics),
+        *_exporter(coordinator, port),
     )
     services.start(coordinator.folder, wanted, foreground=foreground)
     return coordinator

@@ -92,7 +92,7 @@ def _loopback_only(state: ServerState) -> Iterator[Finding]:
 def _ports(state: ServerState) -> Iterator[Finding]:
     """See which ports are free for the services that do not run."""
     config = state.coordinator.config
-    superlink, proxy = (service.pid for service in state.services)
+    superlink, proxy = (service.pid for service in state.services[:2])
     if not superlink:
         yield look_at_port("SuperLink", _HERE, config.superlink_port)
     if not proxy:
