@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from fedtl.errors import ConfigError
 from fedtl.privacy.ledger import Budget
+from fedtl.privacy.release import Mechanism
 from fedtl.recipe import Backbone
 from fedtl.recipe.explain import TomlKind, resolve_path
 from fedtl.recipe.tables import Table
@@ -104,6 +105,7 @@ class PolicyFile(Table):
     least_examples: int = Field(STRICT.least_examples, ge=0)
     least_sites: int = Field(STRICT.least_sites, ge=0)
     accept_backbones: bool = STRICT.accept_backbones
+    releases: tuple[Mechanism, ...] = ()
     coordinators: tuple[Fingerprint, ...] = ()
     recipes: tuple[Fingerprint, ...] = ()
 

@@ -86,6 +86,9 @@ least_sites = 0
 # May the coordinator send the backbone? It is a model file: checked by its digest, read as
 # safetensors, never run as code. false: only the one that site.toml names.
 accept_backbones = true
+# Kinds of releases that a run's plan may contain: gradients, statistics, mean, covariance, labels,
+# metrics. Empty: any.
+releases = []
 # Who may ask, and for what: SHA-256 fingerprints of coordinators and digests of recipes. Empty:
 # those of the invitation; without one, anybody and any recipe.
 coordinators = []

@@ -35,6 +35,8 @@ class SitePolicy:
     accept_backbones : bool
         Whether the coordinator may send a backbone: a file that is checked by its digest, read as
         tensors and never run as code.
+    releases : tuple of str
+        Kinds of releases that a plan may contain; empty: any.
     coordinators, recipes : tuple of str
         SHA-256 digests (hex): who may ask, and for which runs. Empty: anybody, and any. A site that
         is not told who asks refuses where its policy names some.
@@ -49,6 +51,7 @@ class SitePolicy:
     least_examples: int = 0
     least_sites: int = 0
     accept_backbones: bool = True
+    releases: tuple[str, ...] = ()
     coordinators: tuple[str, ...] = ()
     recipes: tuple[str, ...] = ()
 
@@ -113,6 +116,23 @@ class SitePolicy:
                 next_step="Invite more sites, raise transport.secure_threshold, or lower the "
                 "number in the site's policy.",
                 code="policy.sites",
+            )
+
+    def check_release(self, site: str, mechanism: str) -> None:
+        """Refuse a kind of release that the policy does not name.
+
+        Raises
+        ------
+        PrivacyError
+            With code ``policy.release``.
+        """
+        if self.releases and mechanism not in self.releases:
+            raise PrivacyError(
+                f"{site} was asked for {mechanism}, and its policy allows "
+                f"{', '.join(self.releases)}.",
+                next_step="Choose another strategy or other metrics, or add it to the releases of "
+                "the site's policy.",
+                code="policy.release",
             )
 
     def check_size(self, site: str, examples: int) -> None:

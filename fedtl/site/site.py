@@ -200,6 +200,7 @@ class Site:
             session it is another release.
         """
         check_origin(self.name, self.rules, request)
+        self.rules.check_release(self.name, MECHANISMS[kind])
         if self.ledger is None or request.plan is None:
             return None
         held_out = MECHANISMS[kind] in ABOUT_HELD_OUT

@@ -77,6 +77,8 @@ def _check(site: Site, request: Request, run: str) -> None:
             shared=plan is not None and plan.model == "distributed",
             sealed=charter.recipe.transport.secure,
         )
+    for release in plan.releases if plan is not None else ():
+        rules.check_release(site.name, release.mechanism)
     account = site.account(request, TRAIN, run) if plan is not None else None
     rules.check_size(site.name, len(site.examples[0]))
     if plan is not None and account is not None and account.budget is not None:

@@ -94,6 +94,15 @@ def test_a_site_with_too_few_examples_takes_no_part_and_pays_nothing() -> None:
         assert answered(site, kind) == "policy.examples"
 
 
+def test_kinds_of_releases_that_a_policy_does_not_name_are_refused() -> None:
+    for kind, named in (("train", "gradients"), ("sums", "statistics")):
+        site = Toys(simulated=False).site("site-a")
+        site.policy = SitePolicy(unprotected=True, releases=(named,))
+        assert answered(site, kind) == "answered"
+        site.policy = replace(site.policy, releases=("metrics",))
+        assert answered(site, kind) == "policy.release"
+
+
 def test_a_sum_of_too_few_sites_is_none_to_hide_in() -> None:
     policy = SitePolicy(least_sites=5)
     policy.check_sum("site-a", 5)

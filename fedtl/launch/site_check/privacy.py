@@ -42,6 +42,10 @@ def policy_in_words(policy: SitePolicy, *, there: bool) -> Iterator[Finding]:
         yield Finding(
             "results", "ok", "held-out results and counts of labels leave with noise only"
         )
+    if policy.releases:
+        yield Finding("releases", "ok", f"a plan may contain {', '.join(policy.releases)} only")
+    if policy.tell_budget:
+        yield Finding("budget told", "ok", "the coordinator is told what is left of the budget")
     yield from _on_partners(policy)
     if policy.accept_backbones:
         what = "the coordinator may send a model file, which is checked and never run as code"
