@@ -187,6 +187,7 @@ def _federate(folder: Path, grid: Grid, key: Identity, watch: Watch, expected: i
 
     def progress(phase: str, done: int, total: int) -> None:
         if phase == "rounds":
+            watch.failed(story.entries[-1].record.failures if story.entries else {})
             watch.tell(round=done, rounds=total)
 
     story = Story(Terms(recipe, card, fixed.classes), fixed.plan, folder, progress)

@@ -25,6 +25,7 @@ from fedtl.types import Finding
 _STOPPED = "stopped"
 _LINES = 400
 _STARTED = "Starting Flower SuperNode"
+_SENT_AWAY = "SuperNode terminated gracefully"  # without a reason: the server answered 401
 _SAYS = {
     r"SuperNode ID:|Connection successful": Finding("connection", "ok", "connected"),
     r"Connection attempt failed": Finding(
@@ -46,6 +47,13 @@ _SAYS = {
         "that broke off for one that is open",
         "Wait two minutes. If it stays so, send node.pub to the coordinator, and join with the "
         "invitation that comes back.",
+    ),
+    _SENT_AWAY: Finding(
+        "connection",
+        "broken",
+        "the server sends this site away: this machine's clock is wrong by minutes, or its key is "
+        "enrolled no longer",
+        "Compare `date -u` with a clock that is right; then ask the coordinator about the key.",
     ),
     r"CERTIFICATE_VERIFY_FAILED": Finding(
         "connection",
@@ -162,5 +170,6 @@ def connection_in(lines: Sequence[str]) -> Finding:
             found = unknown
         for pattern, meaning in _SAYS.items():
             if re.search(pattern, line):
-                found = meaning
+                stopped = pattern == _SENT_AWAY and found.state == "ok"
+                found = unknown if stopped else meaning
     return found

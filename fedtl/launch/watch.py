@@ -139,7 +139,7 @@ class Watch:
             self._since[name] = time.monotonic()
             down = self._sites[name].down if name in self._sites else 0
             n_bytes = down + content_bytes(message)
-            self.site(name, state=_DOING.get(kind, "asked"), detail="", down=n_bytes)
+            self.site(name, state=_DOING.get(kind, "asked"), down=n_bytes)
         self._write()
 
     def replied(self, reply: Message) -> None:
@@ -164,6 +164,11 @@ class Watch:
         if name := self.names.get(node):
             self.site(name, state="offline")
             self._write()
+
+    def failed(self, failures: Mapping[str, str]) -> None:
+        """Note whose update a round could not use, and why; it stands there until a better one."""
+        for name, code in failures.items():
+            self.site(name, state="failed", detail=code)
 
     def left_out(self, reasons: Mapping[str, str]) -> None:
         """Note who cannot take part, and why."""

@@ -175,7 +175,7 @@ class Trial:
         self,
         name: str,
         *,
-        script: Path | None = None,
+        agent: Sequence[str] = (str(FEDTL), "site", "agent"),
         behind: Sequence[str] = (),
         **variables: str,
     ) -> None:
@@ -183,8 +183,8 @@ class Trial:
 
         Parameters
         ----------
-        script : Path, optional
-            An agent of the test's own, called with the state folder.
+        agent : sequence of str
+            An agent, called with the state folder.
         behind : sequence of str
             Runs a command on another machine.
         **variables : str
@@ -192,12 +192,9 @@ class Trial:
         """
         site = read_site(self.site(name))
         _check_joined(site)
-        agent = (*behind, str(FEDTL), "site", "agent", str(site.folder))
-        if script is not None:
-            agent = (*behind, sys.executable, str(script), str(site.folder))
         node = _supernode(site)
         wanted = (
-            Service(AGENT, agent, variables, stop_seconds=30),
+            Service(AGENT, (*behind, *agent, str(site.folder)), variables, stop_seconds=30),
             replace(
                 node,
                 command=(*behind, *node.command),
