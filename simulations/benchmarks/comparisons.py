@@ -11,6 +11,7 @@ from pathlib import Path
 
 import peer_heads
 from measure import Bench, Figures, Line, middle, ratios
+from wire import FULL_WIRE, QUICK_WIRE, WireSizes, wire
 
 RATE = "client_rounds_per_second"
 RECIPE = """\
@@ -40,9 +41,18 @@ class Sizes:
     cohorts: tuple[int, int, int] = (100, 1000, 10_000)
     image_rounds: int = 2
     secure: tuple[int, int] = (10, 100)
+    wire: WireSizes = FULL_WIRE
 
 
-QUICK = Sizes(sites=10, batches=2, rows=6_000, cohorts=(40, 80, 160), image_rounds=1, secure=(4, 8))
+QUICK = Sizes(
+    sites=10,
+    batches=2,
+    rows=6_000,
+    cohorts=(40, 80, 160),
+    image_rounds=1,
+    secure=(4, 8),
+    wire=QUICK_WIRE,
+)
 
 
 def extraction(bench: Bench, sizes: Sizes) -> Iterator[Line]:
@@ -268,6 +278,7 @@ COMPARISONS: dict[str, Callable[[Bench, Sizes], Iterator[Line]]] = {
     "memory": memory,
     "cohort": cohort,
     "secure": secure,
+    "wire": lambda bench, sizes: wire(bench, sizes.wire),
 }
 
 

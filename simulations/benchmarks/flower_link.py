@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.request
@@ -162,6 +163,11 @@ def peak_bytes(process: psutil.Process) -> int:
     """Return the largest resident memory that a process has had, as Linux tells it."""
     lines = Path(f"/proc/{process.pid}/status").read_text("utf-8").splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def stoppable() -> None:
+    """Make SIGTERM leave all blocks, so that nothing that was started is left behind."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def free_ports(n: int) -> list[int]:

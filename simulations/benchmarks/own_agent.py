@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from flower_link import stoppable
 from own_wire import agents
 from serve_agents import CLASSES, WIDTH, socket_of
 
@@ -80,7 +81,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=6000, help="default: %(default)s")
     parser.add_argument("--batch", type=int, default=256, help="expected; default: %(default)s")
     parser.add_argument("--rounds", type=int, default=9, help="default: %(default)s")
-    print(json.dumps(measure(**vars(parser.parse_args()))), flush=True)
+    arguments = parser.parse_args()
+    stoppable()
+    print(json.dumps(measure(**vars(arguments))), flush=True)
 
 
 if __name__ == "__main__":

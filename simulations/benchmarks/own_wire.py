@@ -27,6 +27,7 @@ from flower_link import (
     app_folder,
     app_seconds,
     running,
+    stoppable,
     superlink,
     supernodes,
 )
@@ -67,6 +68,7 @@ class _Turns:
         self, link: Link, started: Sequence[psutil.Process], *, nodes: int, rows: int, phases: int
     ) -> None:
         self._link, self._started = link, started
+        self._nodes = nodes
         self._job = {"nodes": nodes, "rows": rows, "phases": phases, "metrics": "noised"}
         stock = HERE / "peer_flower_nothing_client.py"
         self._apps = {
@@ -82,7 +84,7 @@ class _Turns:
             before = app_seconds(self._started)
             told = self._link.run(self._apps[kind], {**self._job, "kind": kind})
             # a round 0 makes the nodes fetch the app, or say who they are
-            messages = self._job["nodes"] * (len(told["seconds"]) + 1)
+            messages = self._nodes * (len(told["seconds"]) + 1)
             self._seconds[kind].append(told["seconds"])
             self._cpu[kind].append((app_seconds(self._started) - before) / messages)
 
@@ -145,7 +147,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=600, help="default: %(default)s")
     parser.add_argument("--phases", type=int, default=3, help="timed a turn; default: %(default)s")
     parser.add_argument("--alternations", type=int, default=3, help="default: %(default)s")
-    print(json.dumps(measure(**vars(parser.parse_args()))), flush=True)
+    arguments = parser.parse_args()
+    stoppable()
+    print(json.dumps(measure(**vars(arguments))), flush=True)
 
 
 if __name__ == "__main__":

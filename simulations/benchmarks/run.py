@@ -5,7 +5,7 @@
 Every contender runs in a process of its own, in turn with the others and several times, so that
 what else happens on the machine meets all of them. Prints a table and writes ``benchmarks.json``,
 ``benchmarks.md`` and a plot. The peers' environment is made on the first run, which takes a minute
-or two and some 2 GB of disk. A full run takes about a quarter of an hour on two cores.
+or two and some 2 GB of disk. A full run takes about half an hour on two cores.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from rich.console import Console
 
 from fedtl.errors import FedtlError
 
-PEERLESS = {"memory", "cohort", "secure"}
+PEERLESS = {"memory", "cohort", "secure", "wire"}
 
 
 def run(names: Sequence[str], *, quick: bool, repetitions: int, out: Path) -> list[Line]:

@@ -24,8 +24,8 @@ _PATIENCE_SECONDS = 30
 app = ServerApp()
 
 
-class _Enough(Exception):  # noqa: N818 - no error: it ends the rounds
-    """All wanted rounds are timed."""
+class _Enough(Exception):
+    """No error: all wanted rounds are timed."""
 
 
 @app.main()
