@@ -109,12 +109,15 @@ def _absolute(source: str) -> str:
 def check(
     folder: Folder = Path("site"),
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Do not ask the federation's server how it is.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Examine data, images, machine, ledger and policy; the exit code is 1 if something is broken.
 
-    Opens no network connection. What is found is printed, and written as check.html into FOLDER:
-    both name files of this site and are for the site itself.
+    Nothing of the data leaves this machine. What is found is printed, and written as check.html
+    into FOLDER: both name files of this site and are for the site itself.
     """
     from fedtl.launch.site_check import PAGE, examine_site
     from fedtl.launch.site_check.guard import broken
@@ -125,7 +128,7 @@ def check(
     try:
         with stoppable(), warnings_shown(console), progress(console, quiet=quiet) as reached:
             site = read_site(folder)
-            chapters = examine_site(site, reached)
+            chapters = examine_site(site, reached, connect=not offline)
             try:
                 write_site_page(site.config.name, chapters, folder / PAGE)
             except FedtlError as error:  # what took long to find out is told all the same

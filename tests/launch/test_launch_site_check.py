@@ -18,6 +18,7 @@ from PIL import Image
 from fedtl.backbone import BackboneCard
 from fedtl.data import Manifest
 from fedtl.launch import opening
+from fedtl.launch.coordinator.folder import make_coordinator
 from fedtl.launch.site_check import examine_site, machine, privacy
 from fedtl.launch.site_check.data import look_at_data, open_all
 from fedtl.launch.site_check.guard import guarded
@@ -492,6 +493,21 @@ def test_what_cannot_be_looked_at_is_a_finding_and_the_rest_is_looked_at(
     unknown = all_of(site, {"backbone": {"name": "tf_efficientnet_lite00"}})["backbone"]
     assert (unknown.state, "Did you mean" in unknown.cure) == ("broken", True)
     assert "data.source" in all_of(site, {"data": {"source": ""}})["data"].cure
+
+
+def test_a_site_that_has_joined_is_told_whether_its_server_answers(
+    site: SiteFolder, tmp_path: Path
+) -> None:
+    make_coordinator(tmp_path / "c", address="127.0.0.1:9", name="c")
+    roots = str(tmp_path / "c" / "tls" / "ca.crt")
+    config = site.config.model_dump()
+    config["server"] |= {"address": "127.0.0.1:9", "root_certificates": roots}
+    joined = replace(site, config=SiteConfig.model_validate(config))
+    for connect, state in ((True, "broken"), (False, "ok")):
+        chapters = examine_site(joined, connect=connect)
+        (found,) = [f for c in chapters for f in c.findings if f.name == "server"]
+        assert found.state == state
+        assert "127.0.0.1:9" in found.what
 
 
 def test_a_tampered_ledger_is_broken(site: SiteFolder) -> None:

@@ -1,10 +1,12 @@
 """``fedtl site check``: whether a site is ready, and its data are what their owner thinks.
 
-Nothing here opens a network connection, and nothing leaves the machine.
+Nothing of the data leaves the machine. Once the site has joined a federation, its server is asked
+how it is, as anybody could; without ``connect`` no network connection is opened at all.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 from fedtl.backbone import BackboneCard
 from fedtl.data import Manifest
 from fedtl.errors import FedtlError
+from fedtl.launch.doctor.reach import look_at_server
 from fedtl.launch.preparing import first_card
 from fedtl.launch.progress import Progress, silent
 from fedtl.launch.site_check import machine, privacy
@@ -25,7 +28,9 @@ from fedtl.types import Finding
 PAGE = "check.html"
 
 
-def examine_site(site: SiteFolder, progress: Progress = silent) -> list[Chapter]:
+def examine_site(
+    site: SiteFolder, progress: Progress = silent, *, connect: bool = True
+) -> list[Chapter]:
     """Look at everything; what fails is a finding, and the rest is looked at all the same.
 
     Parameters
@@ -34,6 +39,8 @@ def examine_site(site: SiteFolder, progress: Progress = silent) -> list[Chapter]
         From :func:`fedtl.site.config.read_site`.
     progress : Progress
         Called with phase, done and total, from any thread.
+    connect : bool
+        Whether the federation's server is asked how it is.
     """
     config = site.config
     manifest, chapters = _data(config, progress)
@@ -44,7 +51,8 @@ def examine_site(site: SiteFolder, progress: Progress = silent) -> list[Chapter]
         body.append(Finding("backbone", "ok", f"{card.architecture}, {card.width} features"))
     chapters.append(Chapter("Machine", tuple([*body, *_machine(site, manifest, card)])))
     chapters.append(Chapter("Privacy", tuple(_privacy(site, manifest))))
-    chapters.append(Chapter("Federation", tuple(guarded("server", partial(_server, config)))))
+    server = guarded("server", partial(_server, config, connect=connect))
+    chapters.append(Chapter("Federation", tuple(server)))
     return chapters
 
 
@@ -87,13 +95,15 @@ def _privacy(site: SiteFolder, manifest: Manifest | None) -> Iterator[Finding]:
     yield from guarded("permissions", partial(privacy.look_at_permissions, site.folder))
 
 
-def _server(config: SiteConfig) -> Iterator[Finding]:
-    server = config.server
-    if server.address:
-        yield Finding("server", "ok", f"{server.address} (not contacted)")
-    else:
+def _server(config: SiteConfig, *, connect: bool) -> Iterator[Finding]:
+    server, roots = config.server, Path(config.server.root_certificates)
+    if not server.address:
         what = "none is named; it is not needed to check the data"
-        yield Finding("server", "ok", what, "Set server.address when the coordinator names one.")
+        yield Finding("server", "ok", what, "Join when the invitation comes: fedtl site join")
+    elif connect and roots.is_file():
+        yield from look_at_server(server.address, roots, os.environ)
+    else:
+        yield Finding("server", "ok", f"{server.address} (not contacted)")
     for key in ("root_certificates", "private_key", "public_key"):
         path = getattr(server, key)
         if path and not Path(path).expanduser().is_file():
