@@ -10,7 +10,7 @@ import typer
 
 from fedtl.cli.flags import Flags
 from fedtl.cli.screen import clean_line, err, leave_now, out, print_json, stoppable, warnings_shown
-from fedtl.errors import RecipeError
+from fedtl.errors import FedtlError, RecipeError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -131,6 +131,10 @@ def _follow(remote: Remote, *, detach: bool, quiet: bool, as_json: bool) -> None
         said = f"The run goes on without you. Follow it with: {again}\nStop it with --stop {run}."
         console.print(said, style="yellow", markup=False, soft_wrap=True)
         leave_now()
+    except FedtlError:
+        said = f"Finished rounds are kept. Once it is mended, go on with: {again}"
+        console.print(said, markup=False, soft_wrap=True)
+        raise
     _conclude(remote.folder, as_json=as_json)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from trial import Trial, free_port
+from trial import Trial, free_port, left_behind
 
 from fedtl.launch import services
 from fedtl.launch.coordinator.folder import make_coordinator
@@ -111,3 +111,4 @@ def trial(place: Path, cable: Cable, shared_home: Path) -> Iterator[Trial]:
         for folder in place.iterdir():
             with suppress(NotADirectoryError):
                 services.stop(folder)
+    assert left_behind(place) == []

@@ -113,10 +113,11 @@ class Following:
 
     def reached(self, round_: int) -> bool:
         """Wait until so many rounds are finished, or the run has ended."""
-        eventually(lambda: self.process.poll() is not None or self._at(round_), 240)
-        return self._at(round_)
+        eventually(lambda: self.process.poll() is not None or self.has(round_), 240)
+        return self.has(round_)
 
-    def _at(self, round_: int) -> bool:
+    def has(self, round_: int) -> bool:
+        """Say whether so many rounds are finished."""
         told = self.progress()
         return told.state in ("running", "finished") and told.round >= round_
 
@@ -344,3 +345,9 @@ def failures_of(run: Path) -> list[dict[str, str]]:
     """Return who failed and how, round by round."""
     report: Mapping[str, Any] = json.loads((run / "report.json").read_text())
     return [dict(round_["failures"]) for round_ in report["history"]]
+
+
+def left_behind(folder: Path) -> list[str]:
+    """Return the sockets, locks and files of process ids in a folder: none once all is stopped."""
+    found = (path for path in folder.rglob("*") if path.is_socket() or path.name == ".lock")
+    return sorted(str(path) for path in (*found, *folder.rglob("*.pid")))
