@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,7 +107,6 @@ def trial(place: Path, cable: Cable, shared_home: Path) -> Iterator[Trial]:
         assert made.ready(*made.names)
         yield made
     finally:
-        for folder in place.iterdir():
-            with suppress(NotADirectoryError):
-                services.stop(folder)
+        made.down(*(path.parent.name for path in place.glob("*/site.toml")))
+        services.stop(made.coordinator)
     assert left_behind(place) == []

@@ -1,4 +1,4 @@
-"""An agent whose site sends nonsense: `python strange_agent.py nan|shape FOLDER`."""
+"""An agent whose site sends nonsense: `python strange_agent.py nan|shape|fails FOLDER`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ def main(how: str, folder: str) -> None:
     honest = cohort._trained
 
     def spoiled(sites: Sequence[Site], request: Request) -> list[Arrays | SiteFailure]:
+        if how == "fails":
+            raise ValueError("the picture of Mrs Miller")
         found: list[Arrays | SiteFailure] = []
         for arrays in honest(sites, request):
             weight = arrays["weight"]

@@ -20,15 +20,15 @@ def test_only_usable_updates_count_and_everybody_else_is_named(trial: Trial) -> 
     trial.make("twin", called="north")  # the name of another site, the key of its own
     for name in ("never", "twin"):
         trial.up(name)
-    for name in ("nan", "shape"):
+    for name in ("fails", "nan", "shape"):
         trial.make(name)
         trial.up(name, agent=(sys.executable, str(HERE / "strange_agent.py"), name))
     wrong = {
+        "fails": "site.failed",
         "nan": "update.not-finite",
-        "never": "policy.unprotected",
         "shape": "update.shape",
     }
-    assert trial.ready(*wrong, "twin")
+    assert trial.ready(*wrong, "never", "twin")
     plain = recipe("odd", rounds=2, least_sites=6, patience=1.0)
     with trial.run(plain) as followed:
         assert followed.ends() == 0, followed.text
@@ -40,8 +40,10 @@ def test_only_usable_updates_count_and_everybody_else_is_named(trial: Trial) -> 
     assert "twin (calls itself 'north', but its key is 'twin')" in text
     expected = trial.simulated(plain, trial.names)
     np.testing.assert_array_equal(head_of(followed.folder)["weight"], expected["weight"])
-    for name in (*wrong, "twin"):
-        trial.down(name)
+    assert "never (cannot take part (policy.unprotected))" in text
+    assert "Miller" not in (trial.coordinator / "logs" / "superlink.log").read_text() + text
+    assert "Miller" in (trial.site("fails") / "logs" / "agent.log").read_text()
+    trial.down(*wrong, "never", "twin")
 
 
 @pytest.mark.parametrize("days", [1, -1])

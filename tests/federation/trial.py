@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -204,9 +205,10 @@ class Trial:
         )
         services.start(site.folder, wanted)
 
-    def down(self, name: str) -> None:
-        """Stop a site."""
-        services.stop(self.site(name))
+    def down(self, *names: str) -> None:
+        """Stop sites, side by side: each takes seconds."""
+        with ThreadPoolExecutor() as stopping:
+            list(stopping.map(services.stop, map(self.site, names)))
 
     def ready(self, *names: str) -> bool:
         """Wait until sites have their features and are connected."""
