@@ -33,7 +33,10 @@ from flwr.supercore.inflatable.inflatable_protobuf_utils import (
     make_pull_object_fn_protobuf,
     make_push_object_fn_protobuf,
 )
-from flwr.supercore.inflatable.inflatable_utils import pull_and_inflate_object_from_tree
+from flwr.supercore.inflatable.inflatable_utils import (
+    ObjectPushError,
+    pull_and_inflate_object_from_tree,
+)
 from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
 from flwr.supercore.primitives.asymmetric import generate_key_pairs, public_key_to_bytes
 from flwr.supercore.protobuf.client import ProtobufClientInterceptor
@@ -47,7 +50,7 @@ from fedtl.wire.messages import DESCRIBE, description_reply, read_request, updat
 
 IDLE_SECONDS = 3.0
 """As long as Flower's SuperNode waits before it looks for a message again."""
-_HEARTBEAT_SECONDS, _AGAIN_SECONDS = 25.0, 1.0
+_HEARTBEAT_SECONDS, _AGAIN_SECONDS = 20.0, 1.0
 _INTERVAL = 30.0
 
 T = TypeVar("T")
@@ -104,19 +107,24 @@ class Nodes:
             self.insist(client.RegisterNode, RegisterNodeFleetRequest(public_key=key))
             asked = ActivateNodeRequest(public_key=key, heartbeat_interval=_INTERVAL)
             node = Node(node_id=self.insist(client.ActivateNode, asked).node_id)
+            beating = threading.Thread(target=self._beat, args=(client, node), daemon=True)
+            beating.start()
             self._serve(client, node, f"site-{at:03d}")
 
+    def _beat(self, client: Any, node: Any) -> None:
+        """Say that a node is there, whatever it is doing."""
+        asked = SendNodeHeartbeatRequest(node=node, heartbeat_interval=_INTERVAL)
+        while not self.done.wait(_HEARTBEAT_SECONDS):
+            with suppress(httpx.HTTPError):
+                client.SendNodeHeartbeat(asked)
+
     def _serve(self, client: Any, node: Any, name: str) -> None:
-        beat = time.monotonic()
         while not self.done.is_set():
-            if time.monotonic() - beat > _HEARTBEAT_SECONDS:
-                beating = SendNodeHeartbeatRequest(node=node, heartbeat_interval=_INTERVAL)
-                self.insist(client.SendNodeHeartbeat, beating)
-                beat = time.monotonic()
             told = self.insist(client.PullMessages, PullMessagesRequest(node=node))
             for proto, tree in zip(told.messages_list, told.message_object_trees, strict=True):
                 message = self._pull(client, node, message_from_proto(proto), tree)
-                self._push(client, node, answer(message, name, self.description))
+                with suppress(ObjectPushError):  # an answer that came too late, as for a SuperNode
+                    self._push(client, node, answer(message, name, self.description))
             if not told.messages_list:
                 self.done.wait(IDLE_SECONDS)
 

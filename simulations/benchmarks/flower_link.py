@@ -27,7 +27,7 @@ from fedtl.launch.flower_processes import environment, program
 
 HERE = Path(__file__).resolve().parent
 LONGEST_SECONDS = 900
-_UP_SECONDS = 90
+_UP_SECONDS, _DOWN_SECONDS = 90, 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,9 @@ class Link:
                 timeout=LONGEST_SECONDS,
             )
             if not told.is_file():
-                said = f"{done.stdout[-1500:]} {done.stderr[-500:]}"
+                log = (self.folder / "superlink.log").read_text("utf-8", "replace")
+                errors = [line for line in log.splitlines() if "ERROR" in line][-5:]
+                said = "\n".join((done.stdout[-1000:], done.stderr[-500:], *errors))
                 raise TransportError(f"The Flower app ended without an answer: {said}")
             answer: dict[str, Any] = json.loads(told.read_text("utf-8"))
             return answer
@@ -135,16 +137,20 @@ def running(folder: Path, name: str, command: Sequence[str]) -> Iterator[psutil.
     try:
         yield psutil.Process(started.pid)
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(started.pid, signal.SIGTERM)
-        try:
-            started.wait(20)
-        except subprocess.TimeoutExpired:
-            pass
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(started.pid, signal.SIGKILL)
-            started.wait()
+        _stop(psutil.Process(started.pid))
+        started.wait()
+
+
+def _stop(process: psutil.Process) -> None:
+    """Stop a program and all that it has started: Flower gives apps sessions of their own."""
+    family = [process, *process.children(recursive=True)]
+    with suppress(psutil.NoSuchProcess):
+        process.terminate()
+    psutil.wait_procs([process], timeout=_DOWN_SECONDS)
+    for one in family:
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
+    psutil.wait_procs(family, timeout=_DOWN_SECONDS)
 
 
 def app_seconds(nodes: Sequence[psutil.Process]) -> float:

@@ -41,6 +41,7 @@ def measure(*, nodes: int, rounds: int) -> dict[str, Any]:
             "superlink_peak_gb": peak_bytes(link.process) / 1e9,
             "server_app_peak_gb": told["peak_bytes"] / 1e9,
             "superlink_errors": there.errors(),
+            "lost": told["lost"],
         }
 
 

@@ -83,6 +83,8 @@ class _Turns:
         for kind in sorted(self._apps, key=lambda kind: kind != first):
             before = app_seconds(self._started)
             told = self._link.run(self._apps[kind], {**self._job, "kind": kind})
+            if told["lost"]:
+                raise TransportError(f"{told['lost']} answers did not come: nothing is comparable.")
             # a round 0 makes the nodes fetch the app, or say who they are
             messages = self._nodes * (len(told["seconds"]) + 1)
             self._seconds[kind].append(told["seconds"])

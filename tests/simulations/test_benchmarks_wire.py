@@ -59,13 +59,13 @@ def test_a_quick_run_measures_rounds_agent_and_server(folder: Path) -> None:
     run = (BENCHMARKS / "run.py", "--quick", "--only", "wire", "--out", folder / "out")
     started = python(*run, folder=folder)
     try:
-        said, errors = started.communicate(timeout=300)
+        said, errors = started.communicate(timeout=900)
     finally:
         started.kill()
     assert started.returncode == 0, errors
-    assert "server's peak memory" in said.replace("\n", " ")
+    assert "SuperLink" in said
     report = json.loads((folder / "out" / "benchmarks.json").read_text())
-    wire, agent, *fleets = report["runs"]
+    wire, agent, fleet = report["runs"]
     assert wire["nodes"] == 2
     (ratio,), (idle,), (busy,) = (
         wire[key] for key in ("ratios", "nothing_seconds", "round_seconds")
@@ -77,11 +77,10 @@ def test_a_quick_run_measures_rounds_agent_and_server(folder: Path) -> None:
     assert min(wire["round_cpu_seconds"], wire["nothing_cpu_seconds"]) > 0.2  # a Python with Flower
     assert (agent["rows"], agent["steps"]) == (600, 600 // agent["batch"])
     assert 0 < agent["seconds_per_answer"] <= agent["slowest_seconds"]
-    assert [fleet["nodes"] for fleet in fleets] == [2, 4]
-    for fleet in fleets:
-        assert 0 < fleet["seconds_per_round"] <= fleet["slowest_seconds"]
-        assert 0.05 < fleet["superlink_idle_gb"] <= fleet["superlink_peak_gb"] < 2
-        assert 0.05 < fleet["server_app_peak_gb"] < 2
+    assert fleet["nodes"] == 2
+    assert 0 < fleet["seconds_per_round"] <= fleet["slowest_seconds"]
+    assert 0.05 < fleet["superlink_idle_gb"] <= fleet["superlink_peak_gb"] < 2
+    assert 0.05 < fleet["server_app_peak_gb"] < 2
     assert [line["against"] for line in report["lines"]] == [
         "a phase of Flower's with nothing to do",
         "a fixed limit",
