@@ -42,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         cut_digits(asked.data, names_of(asked.sites))
         return 0
     started = time.monotonic()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # stops all below
     folder = Path(tempfile.mkdtemp(prefix="fedtl-"))  # the paths of sockets have to be short
     try:
         run = Trial(folder, asked.sites).run([*SETTINGS, *asked.options])

@@ -84,9 +84,9 @@ def test_a_command_of_a_readme_works(command: str, workplace: Path) -> None:
         command += f' ARGS="{ARGS.get(command, "--quiet")}"'.replace("OUT", str(made))
     command = command.replace("/path/to/recipe.toml", str(workplace / "simulations/digits.toml"))
     command = command.replace("/path/to/runs", str(workplace / "own-runs"))
-    done = subprocess.run(
-        shlex.split(command), cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
-    )
+    # a federation that is interrupted stops all its processes; one that is killed cannot
+    patient = ["timeout", "--signal=INT", "--kill-after=120", "600", *shlex.split(command)]
+    done = subprocess.run(patient, cwd=cwd, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
     if command.startswith("flwr run"):
         assert "Global head on held-out data" in done.stdout + done.stderr
