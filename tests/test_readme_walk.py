@@ -60,7 +60,7 @@ def test_ten_commands_of_the_readme_are_a_federation(place: Path) -> None:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=600,
         )
         assert done.returncode == 0, f"{line}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
         said[line] = done.stdout
