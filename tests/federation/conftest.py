@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from trial import Trial, free_port, left_behind
+from looked import left_behind
+from trial import Trial, free_port
 
 from fedtl.launch import services
 from fedtl.launch.coordinator.folder import make_coordinator

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from trial import Trial, eventually, failures_of, head_of, recipe, rounds_of
+from looked import failures_of, head_of, rounds_of
+from trial import Trial, eventually, recipe
 
 HERE = Path(__file__).parent
 STRICT = "unprotected = false\nclear_metrics = true\n"

@@ -10,17 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from trial import (
-    Trial,
-    charges,
-    eventually,
-    failures_of,
-    head_of,
-    left_behind,
-    name_of,
-    recipe,
-    rounds_of,
-)
+from looked import charges, failures_of, head_of, left_behind, name_of, rounds_of
+from trial import Trial, eventually, recipe
 
 from fedtl.launch import services
 from fedtl.launch.coordinator.up import up

@@ -11,17 +11,8 @@ import signal
 from collections import Counter
 
 import numpy as np
-from trial import (
-    Trial,
-    charges,
-    eventually,
-    head_of,
-    left_behind,
-    n_entries,
-    name_of,
-    recipe,
-    rounds_of,
-)
+from looked import charges, head_of, left_behind, n_entries, name_of, rounds_of
+from trial import Trial, eventually, recipe
 
 from fedtl.launch.watch import read_progress
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -34,6 +31,7 @@ from fedtl.launch.preparing import open_data, with_features
 from fedtl.launch.run_folder import claim
 from fedtl.launch.services import Service
 from fedtl.launch.site_services import AGENT, _check_joined, _supernode
+from fedtl.launch.site_state import facts, findings, site_state
 from fedtl.launch.watch import RunProgress, read_progress
 from fedtl.modules import load_module
 from fedtl.privacy.ledger import Ledger
@@ -48,7 +46,6 @@ from fedtl.transport.local import LocalGrid
 from fedtl.types import Arrays
 
 FEDTL = Path(sys.executable).parent / "fedtl"
-LEDGER = "ledger.sqlite"
 OPEN = "unprotected = true\nclear_metrics = true\nsuppress_below = 0\n"
 """A policy under which runs with and without noise are allowed."""
 STEPS = 1500
@@ -221,8 +218,6 @@ class Trial:
 
     def status(self, name: str) -> dict[str, Any]:
         """Return what ``fedtl site status`` says."""
-        from fedtl.launch.site_state import facts, findings, site_state
-
         state = site_state(read_site(self.site(name)))
         return facts(state, list(findings(state)))
 
@@ -277,7 +272,7 @@ class Trial:
         wanted = replaced(wanted, federation={"patience": 0.0})
         folder = self.place / "simulated" / f"{wanted.name}-{len(names)}-{time.monotonic_ns()}"
         claim(folder, wanted)
-        with Ledger.open(folder / LEDGER) as ledger:
+        with Ledger.open(folder / "ledger.sqlite") as ledger:
             sites = {name: self._opened(name, wanted, ledger) for name in names}
 
             def site_of(context: Context) -> Site:
@@ -303,53 +298,3 @@ def pictures(path: Path, seed: int) -> None:
     y = np.arange(60) % 2
     x = rng.integers(0, 130, (60, 12, 12)) + 90 * y[:, None, None]
     np.savez(path, x=x.astype(np.uint8), y=y, class_names=np.array(["benign", "malignant"]))
-
-
-def head_of(run: Path) -> Arrays:
-    """Return the head that a run ended with."""
-    return load_module(run / "module").head
-
-
-def charges(state: Path, run: str) -> dict[str, Counter[int]]:
-    """Return by kind of message how often each round of a run was paid; the chain is checked."""
-    with Ledger.open(state / LEDGER, read_only=True) as ledger:
-        ledger.verify()
-        found: dict[str, Counter[int]] = {}
-        for entry in ledger.entries():
-            if entry.kind == "charge" and entry.request.run == run:
-                found.setdefault(entry.request.message, Counter())[entry.request.round] += 1
-    return found
-
-
-def n_entries(state: Path) -> int:
-    """Return the number of a ledger's entries at this moment, without holding it."""
-    path = state / LEDGER
-    if not path.exists():
-        return 0
-    with sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5) as connection:
-        (count,) = connection.execute("SELECT count(*) FROM entries").fetchone()
-    connection.close()
-    return int(count)
-
-
-def name_of(run: Path) -> str:
-    """Return by which name sites know a run."""
-    return str(json.loads((run / "run.json").read_text())["run"])
-
-
-def rounds_of(run: Path) -> list[int]:
-    """Return the rounds of a run's report, in order."""
-    report: Mapping[str, Any] = json.loads((run / "report.json").read_text())
-    return [int(round_["round"]) for round_ in report["history"]]
-
-
-def failures_of(run: Path) -> list[dict[str, str]]:
-    """Return who failed and how, round by round."""
-    report: Mapping[str, Any] = json.loads((run / "report.json").read_text())
-    return [dict(round_["failures"]) for round_ in report["history"]]
-
-
-def left_behind(folder: Path) -> list[str]:
-    """Return the sockets, locks and files of process ids in a folder: none once all is stopped."""
-    found = (path for path in folder.rglob("*") if path.is_socket() or path.name == ".lock")
-    return sorted(str(path) for path in (*found, *folder.rglob("*.pid")))
