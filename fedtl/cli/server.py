@@ -113,8 +113,11 @@ def down(folder: Folder = _DEFAULT) -> None:
     """Stop the server. Runs that are going on stop too, and can be resumed."""
     from fedtl.launch import services
     from fedtl.launch.coordinator.config import read_server
+    from fedtl.launch.remote import end_runs
 
-    stopped = services.stop(read_server(folder).folder)
+    coordinator = read_server(folder).folder
+    end_runs(coordinator)
+    stopped = services.stop(coordinator)
     _say("Stopped." if stopped else "It was not running.")
 
 

@@ -18,12 +18,12 @@ from fedtl.launch.coordinator import link
 from fedtl.launch.coordinator.config import read_server
 from fedtl.launch.flower_app import write_app
 from fedtl.launch.run_folder import recipe_of
-from fedtl.launch.watch import RunProgress, read_progress
+from fedtl.launch.watch import FILE, RunProgress, read_progress
 
 _FILE = "flower.json"
 _ENDS = ("finished", "failed", "stopped")
 _AGAIN = "The run's process was gone; it was handed in again."
-_PAUSE, _BEGINS_SECONDS = 0.5, 90.0
+_PAUSE, _BEGINS_SECONDS, _LEAVES_SECONDS = 0.5, 90.0, 10.0
 _MOST_DEATHS = 5
 """Times that a ServerApp may die without finishing a round before the run is given up."""
 
@@ -157,6 +157,22 @@ def _is_alive(told: RunProgress) -> bool:
         return not dead and process.create_time() <= told.updated
     except psutil.Error:
         return False
+
+
+def end_runs(coordinator: Path) -> None:
+    """Let the processes of a coordinator's runs end by themselves before its server does.
+
+    Flower kills them with the server; asked before, each writes where it stands and lets go of its
+    folder.
+    """
+    told = [read_progress(file.parent) for file in (coordinator / "runs").glob(f"*/{FILE}")]
+    alive = [one for one in told if one and one.state not in _ENDS and _is_alive(one)]
+    for one in alive:
+        with suppress(psutil.Error):
+            psutil.Process(one.pid).terminate()
+    until = time.monotonic() + _LEAVES_SECONDS
+    while any(map(_is_alive, alive)) and time.monotonic() < until:
+        time.sleep(_PAUSE)
 
 
 def newest_run(coordinator: Path) -> Path:

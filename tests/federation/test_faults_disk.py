@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from looked import charges, failures_of, head_of, left_behind, name_of, rounds_of
-from trial import Trial, eventually, recipe
+from trial import FEDTL, Trial, eventually, recipe
 
-from fedtl.launch import services
 from fedtl.launch.coordinator.up import up
 
 ALL = {"least_updates": 3, "least_sites": 3, "patience": 1.0, "retries": 30}
@@ -90,7 +89,7 @@ def test_a_server_that_is_full_or_stopped_says_so_and_the_run_is_resumed(trial: 
             resumed.process.send_signal(signal.SIGTERM)
             assert resumed.ends() == 130
             assert "The run goes on without you" in resumed.text
-        services.stop(trial.coordinator)
+        subprocess.run([FEDTL, "server", "down", trial.coordinator], check=True)
         assert left_behind(trial.coordinator) == []
         assert resumed.progress().state == "stopped"
         with trial.run(plain, resume=followed.folder) as refused:
