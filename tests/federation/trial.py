@@ -269,7 +269,7 @@ class Trial:
 
     def simulated(self, wanted: Recipe, names: Sequence[str]) -> Arrays:
         """Return the head of a run without noise whose sites live in this process."""
-        wanted = replaced(wanted, federation={"patience": 0.0})
+        wanted = replaced(wanted, federation={"patience": 0.0, "least_sites": 1})
         folder = self.place / "simulated" / f"{wanted.name}-{len(names)}-{time.monotonic_ns()}"
         claim(folder, wanted)
         with Ledger.open(folder / "ledger.sqlite") as ledger:
