@@ -95,9 +95,17 @@ def place() -> Iterator[Path]:
         yield Path(folder)
 
 
+@pytest.fixture
+def trial(federation: Trial) -> Iterator[Trial]:
+    """Return the federation, with all three sites ready and no others; tests leave it so."""
+    yield federation
+    names = [path.parent.name for path in federation.place.glob("*/site.toml")]
+    federation.down(*(name for name in names if name not in federation.names))
+
+
 @pytest.fixture(scope="session")
-def trial(place: Path, cable: Cable, shared_home: Path) -> Iterator[Trial]:
-    """Start a coordinator with three sites that are ready; every test leaves them so."""
+def federation(place: Path, cable: Cable, shared_home: Path) -> Iterator[Trial]:
+    """Start a coordinator with three sites that are ready."""
     made = Trial(place)
     make_coordinator(made.coordinator, address=f"{cable.here}:{free_port()}", name="trial")
     try:

@@ -44,7 +44,6 @@ def test_only_usable_updates_count_and_everybody_else_is_named(trial: Trial) -> 
     assert "never (cannot take part (policy.unprotected))" in text
     assert "Miller" not in (trial.coordinator / "logs" / "superlink.log").read_text() + text
     assert "Miller" in (trial.site("fails") / "logs" / "agent.log").read_text()
-    trial.down(*wrong, "never", "twin")
 
 
 @pytest.mark.parametrize("days", [1, -1])
@@ -64,4 +63,3 @@ def test_a_clock_that_is_a_day_wrong_is_named(trial: Trial, days: int, tmp_path:
 
     assert eventually(lambda: "clock" in says(), pause=0.5), says()
     assert not trial.status(name)["connected"]
-    trial.down(name)

@@ -13,6 +13,7 @@ import pytest
 from looked import charges, failures_of, head_of, left_behind, name_of, rounds_of
 from trial import FEDTL, Trial, eventually, recipe
 
+from fedtl.launch import services
 from fedtl.launch.coordinator.up import up
 
 ALL = {"least_updates": 3, "least_sites": 3, "patience": 1.0, "retries": 30}
@@ -33,6 +34,7 @@ def small_disk(folder: Path, size: str) -> Iterator[None]:
     try:
         yield
     finally:
+        services.stop(folder)  # a site that lives there
         subprocess.run(["umount", "--lazy", str(folder)], check=False)
 
 
@@ -68,7 +70,6 @@ def test_a_site_with_a_full_disk_is_left_out_and_comes_back(trial: Trial) -> Non
         paid = charges(trial.site("narrow"), name_of(followed.folder))["train"]
         assert set(paid.values()) == {1}
         assert {1, 6} <= set(paid)
-        trial.down("narrow")
 
 
 def test_a_server_that_is_full_or_stopped_says_so_and_the_run_is_resumed(trial: Trial) -> None:

@@ -53,7 +53,6 @@ def test_sites_leave_come_late_through_a_slow_line_and_are_cut_off(
         assert set(paid.values()) == {1}, name
         assert {n for n in asked if name not in failures[n - 1]} <= set(paid) <= asked
     assert eventually(lambda: "does not let this site in" in says(trial, "east"), pause=0.5)
-    trial.down("east")
     assert trial.ready(*trial.names)
 
 
