@@ -26,7 +26,7 @@ from fedtl.launch.flower_app import write_app
 from fedtl.launch.flower_processes import environment, program
 
 HERE = Path(__file__).resolve().parent
-LONGEST_SECONDS = 900
+LONGEST_SECONDS = 1500
 _UP_SECONDS, _DOWN_SECONDS = 90, 20
 
 

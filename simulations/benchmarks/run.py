@@ -5,7 +5,7 @@
 Every contender runs in a process of its own, in turn with the others and several times, so that
 what else happens on the machine meets all of them. Prints a table and writes ``benchmarks.json``,
 ``benchmarks.md`` and a plot. The peers' environment is made on the first run, which takes a minute
-or two and some 2 GB of disk. A full run takes about half an hour on two cores.
+or two and some 2 GB of disk. A full run takes about three quarters of an hour on two cores.
 """
 
 from __future__ import annotations

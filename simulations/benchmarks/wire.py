@@ -13,11 +13,11 @@ class WireSizes:
     """How many nodes, and how often they are asked."""
 
     nodes: int = 10
-    phases: int = 3
+    phases: int = 2
     alternations: int = 2
     rows: int = 6000
     fleets: tuple[int, ...] = (10, 50, 200)
-    rounds: int = 3
+    rounds: int = 2
 
 
 FULL_WIRE = WireSizes()
@@ -88,7 +88,7 @@ def _many(bench: Bench, sizes: WireSizes) -> Iterator[Line]:
     yield Line(
         f"round of {many} nodes, by node",
         f"{few} nodes, by node",
-        1,
+        2,
         False,
         tuple(m[key] / many / (f[key] / few) for m, f in zip(last, first, strict=True)),
         "x",
