@@ -16,7 +16,7 @@ from trial import Trial, eventually, recipe
 
 from fedtl.launch.watch import read_progress
 
-ALL = {"least_updates": 3, "least_sites": 3, "retries": 30}
+ALL = {"least_updates": 3, "least_sites": 3, "patience": 5.0, "retries": 30}
 """A round without one of the sites is void, and tried again."""
 
 
