@@ -33,6 +33,33 @@ settings.register_profile(
 settings.load_profile("fedtl")
 
 
+_PROCESSES = (
+    "federation/",
+    "deploy/",
+    "launch/coordinator/",
+    "launch/test_services.py",
+    "launch/test_site_services.py",
+    "simulations/test_benchmarks_wire.py",
+    "test_readme.py",
+    "test_readme_walk.py",
+    "transport/test_transport_superlink.py",
+)
+"""Tests that start whole federations: one after the other, beside everything else."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file in one worker; one begins with those of whole federations."""
+    tests = Path(__file__).parent
+
+    def group(item: pytest.Item) -> str:
+        name = item.path.relative_to(tests).as_posix() if item.path.is_relative_to(tests) else ""
+        return "processes" if name.startswith(_PROCESSES) else name
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
+    items.sort(key=lambda item: group(item) != "processes")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Point FEDTL_HOME at a folder that the tests of this session share: features stay warm."""
