@@ -30,7 +30,7 @@ federation: .venv/installed  ## Run a real federation on this machine: server, t
 	@$(BIN)/python simulations/federation.py $(ARGS)
 
 test: .venv/developed  ## Run all tests
-	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 check: .venv/developed  ## Format, lint, types, layers, file sizes, doctests
 	@$(BIN)/ruff format --check .

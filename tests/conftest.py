@@ -47,6 +47,7 @@ _PROCESSES = (
 """Tests that start whole federations: one after the other, beside everything else."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of a file in one worker; one begins with those of whole federations."""
     tests = Path(__file__).parent
