@@ -72,12 +72,12 @@ class FollowedGrid(WrappedGrid):
                 phase.push(phase.open)
                 again = began + wait
             if now > look:
-                phase.push(phase.restarted())
+                phase.push(phase.look())
                 look = now + _LOOK
+                for node in phase.went_offline():
+                    self._on_offline(node)
             for reply in phase.pull():
                 self._on_reply(reply)
-            for node in phase.went_offline():
-                self._on_offline(node)
             time.sleep(_POLL)
         return list(phase.replies.values())
 
@@ -113,20 +113,29 @@ class _Phase:
         ids: list[Any] = list(self._inner.push_messages([m for _, m in messages]))
         self._asked |= {told: at for told, (at, _) in zip(ids, messages, strict=False) if told}
 
-    def restarted(self) -> list[int]:
-        """Places of the messages that were lost with a node that has been started anew."""
-        before, now = self._active, _activations(self._inner)
-        self._active = {**before, **now}
-        new = {node for node, since in now.items() if before.get(node, since) != since}
-        return [at for at in self.open if self._sent[at].metadata.dst_node_id in new]
+    def look(self) -> list[int]:
+        """Note who is offline; return the places of messages lost with a node started anew."""
+        active = _activations(self._inner)
+        if active is None:
+            return []
+        node_of = {at: self._sent[at].metadata.dst_node_id for at in self.open}
+        now, before = time.monotonic(), self._active or {}
+        offline = {at for at, node in node_of.items() if node not in active}
+        self._offline = {
+            **{at: since for at, since in self._offline.items() if at not in node_of},
+            **{at: self._offline.get(at, now) for at in offline},
+        }
+        self._active = {**before, **active}
+        new = {node for node, since in active.items() if before.get(node, since) != since}
+        return [at for at, node in node_of.items() if node in new]
 
     def pull(self) -> list[Message]:
         """Take in the replies that have come.
 
-        SuperLink makes up replies for nodes that are offline, which it goes on doing until they are
+        SuperLink makes some up: for nodes that are offline, which it goes on doing until they are
         back, and for what it has lost, which is sent again.
         """
-        came, lost, offline = [], [], {}
+        came, lost = [], []
         waiting = {told for told, at in self._asked.items() if at not in self.replies}
         for reply in self._inner.pull_messages(waiting):
             told = reply.metadata.reply_to_message_id
@@ -136,12 +145,9 @@ class _Phase:
             if reply.metadata.src_node_id == self._sent[at].metadata.dst_node_id:
                 self.replies[at] = reply
                 came.append(reply)
-            elif reply.error.code == NODE_UNAVAILABLE:
-                offline[at] = self._offline.get(at, time.monotonic())
-            else:
+            elif reply.error.code != NODE_UNAVAILABLE:
                 lost.append(at)
                 del self._asked[told]
-        self._offline = offline
         self.push(lost)
         return came
 
@@ -152,10 +158,10 @@ class _Phase:
         return [self._sent[at].metadata.dst_node_id for at in new]
 
 
-def _activations(grid: Grid) -> dict[int, str]:
-    """Return since when each node has been there, as far as the runtime knows."""
+def _activations(grid: Grid) -> dict[int, str] | None:
+    """Return since when each node has been online; None where the runtime does not know."""
     told = getattr(grid, "get_nodes", None)
-    return {} if told is None else {node.node_id: node.last_activated_at for node in told()}
+    return None if told is None else {node.node_id: node.last_activated_at for node in told()}
 
 
 def _fresh(message: Message) -> Message:
