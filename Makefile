@@ -29,8 +29,15 @@ simulate: .venv/installed  ## Run the main job: five sites, a real backbone, dif
 federation: .venv/installed  ## Run a real federation on this machine: server, three guarded sites, TLS
 	@$(BIN)/python simulations/federation.py $(ARGS)
 
-test: .venv/developed  ## Run all tests
-	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder $(ARGS)
+test: .venv/developed  ## Run all tests; those of whole federations beside the others
+ifdef ARGS
+	@$(BIN)/python -m pytest $(ARGS)
+else
+	@$(BIN)/python -m pytest -m federations > .federations.log 2>&1 & beside=$$!; \
+	  $(BIN)/python -m pytest -m 'not federations'; mine=$$?; \
+	  wait $$beside; theirs=$$?; cat .federations.log; rm .federations.log; \
+	  exit $$((mine > theirs ? mine : theirs))
+endif
 
 check: .venv/developed  ## Format, lint, types, layers, file sizes, doctests
 	@$(BIN)/ruff format --check .

@@ -44,21 +44,15 @@ _PROCESSES = (
     "test_readme_walk.py",
     "transport/test_transport_superlink.py",
 )
-"""Tests that start whole federations: one after the other, beside everything else."""
+"""Tests that start whole federations."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one worker; one begins with those of whole federations."""
-    tests = Path(__file__).parent
-
-    def group(item: pytest.Item) -> str:
-        name = item.path.relative_to(tests).as_posix() if item.path.is_relative_to(tests) else ""
-        return "processes" if name.startswith(_PROCESSES) else name
-
+    """Mark the tests of whole federations: ``make test`` runs them beside everything else."""
+    tests = f"{Path(__file__).parent}/"
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
-    items.sort(key=lambda item: group(item) != "processes")
+        if str(item.path).removeprefix(tests).startswith(_PROCESSES):
+            item.add_marker(pytest.mark.federations)
 
 
 @pytest.fixture(scope="session", autouse=True)
