@@ -5,7 +5,7 @@ RECIPE ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help simulate federation test check format proto benchmark accuracy clean
+.PHONY: help simulate federation test longtest check format proto benchmark accuracy clean
 
 help:  ## Show this list
 	@grep -E '^[a-z]+:.*##' Makefile | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -29,15 +29,11 @@ simulate: .venv/installed  ## Run the main job: five sites, a real backbone, dif
 federation: .venv/installed  ## Run a real federation on this machine: server, three guarded sites, TLS
 	@$(BIN)/python simulations/federation.py $(ARGS)
 
-test: .venv/developed  ## Run all tests; those of whole federations beside the others
-ifdef ARGS
-	@$(BIN)/python -m pytest $(ARGS)
-else
-	@$(BIN)/python -m pytest -m federations > .federations.log 2>&1 & beside=$$!; \
-	  $(BIN)/python -m pytest -m 'not federations'; mine=$$?; \
-	  wait $$beside; theirs=$$?; cat .federations.log; rm .federations.log; \
-	  exit $$((mine > theirs ? mine : theirs))
-endif
+test: .venv/developed  ## Run the tests
+	@$(BIN)/python -m pytest -m 'not long' $(ARGS)
+
+longtest: .venv/developed  ## Run the long tests: federations whose processes are killed, cut off and lied to
+	@$(BIN)/python -m pytest -m long $(ARGS)
 
 check: .venv/developed  ## Format, lint, types, layers, file sizes, doctests
 	@$(BIN)/ruff format --check .

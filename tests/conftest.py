@@ -33,26 +33,16 @@ settings.register_profile(
 settings.load_profile("fedtl")
 
 
-_PROCESSES = (
-    "federation/",
-    "deploy/",
-    "launch/coordinator/",
-    "launch/test_services.py",
-    "launch/test_site_services.py",
-    "simulations/test_benchmarks_wire.py",
-    "test_readme.py",
-    "test_readme_walk.py",
-    "transport/test_transport_superlink.py",
-)
-"""Tests that start whole federations."""
+_LONG = ("federation/", "simulations/test_benchmarks_wire.py")
+"""What ``make longtest`` runs, and ``make test`` does not."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of whole federations: ``make test`` runs them beside everything else."""
+    """Mark the long tests, so that each of the two commands ends in good time."""
     tests = f"{Path(__file__).parent}/"
     for item in items:
-        if str(item.path).removeprefix(tests).startswith(_PROCESSES):
-            item.add_marker(pytest.mark.federations)
+        if str(item.path).removeprefix(tests).startswith(_LONG):
+            item.add_marker(pytest.mark.long)
 
 
 @pytest.fixture(scope="session", autouse=True)

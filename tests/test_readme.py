@@ -18,8 +18,8 @@ from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 READMES = ("README.md", "server/README.md", "client/README.md", "CONTRIBUTING.md")
-# `make test` and `make check` are what runs this very test; `make format` would edit the checkout.
-NOT_HERE = ("make test", "make check", "make format")
+# what runs this very test, and `make format`, which would edit the checkout
+NOT_HERE = ("make test", "make check", "make format", "make longtest")
 ARGS = {
     "make simulate": "--quiet --out OUT",
     "make federation": "--sites 2 --out OUT -- --rounds 1 --quiet",
@@ -68,7 +68,12 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     subprocess.run(["pkill", "-f", str(folder)], check=False)
 
 
-@pytest.mark.parametrize("command", commands())
+LONG = "make federation"  # the ten commands of a first federation are run by test_readme_walk.py
+
+
+@pytest.mark.parametrize(
+    "command", [pytest.param(c, marks=pytest.mark.long) if c == LONG else c for c in commands()]
+)
 def test_a_command_of_a_readme_works(command: str, workplace: Path) -> None:
     environment = {
         **os.environ,
