@@ -33,7 +33,11 @@ settings.register_profile(
 settings.load_profile("fedtl")
 
 
-_LONG = ("federation/", "simulations/test_benchmarks_wire.py")
+_LONG = (
+    "federation/",
+    "deploy/test_deploy_federation.py",
+    "simulations/test_benchmarks_wire.py",
+)
 """What ``make longtest`` runs, and ``make test`` does not."""
 
 
