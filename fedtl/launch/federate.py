@@ -213,7 +213,8 @@ def _tell(story: Story, grid: Grid, attendance: Attendance, watch: Watch) -> Non
     tried, at = 0, story.state.round
     while not story.finished:
         try:
-            story.tell(grid, _Counted(attendance, story), settings=settings, around=around)
+            there = _Counted(attendance, story)
+            story.tell(grid, there, settings=settings, around=around, real=True)
         except TransportError as error:
             tried = tried + 1 if story.state.round == at else 1
             at = story.state.round

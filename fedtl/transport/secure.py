@@ -57,7 +57,7 @@ class SecureAggregationGrid(WrappedGrid):
     inner : Grid
         Any Grid.
     names : mapping of int to str
-        Node id to site name.
+        Node id to site name; may grow from round to round.
     threshold : float
         Share of the sites asked, above one half, that must stay to the end.
     shapes : mapping of str to mapping of str to tuple of int
@@ -77,8 +77,7 @@ class SecureAggregationGrid(WrappedGrid):
     ) -> None:
         super().__init__(inner)
         self.journal = journal
-        self._names = dict(names)
-        self._nodes = {name: node for node, name in self._names.items()}
+        self._names = names
         self._shapes = dict(shapes)
         self._threshold = threshold
         self._number = 0
@@ -145,10 +144,6 @@ class SecureAggregationGrid(WrappedGrid):
         """Return a node's site; unknown nodes are nobody."""
         return self._names.get(node, "")
 
-    def node_of(self, name: str) -> int:
-        """Return a site's node."""
-        return self._nodes[name]
-
 
 def bound_of(plan: PrivacyPlan | None, kind: str) -> float:
     """Return the largest absolute value of an entry of a site's vector.
@@ -173,6 +168,7 @@ class _Run:
     ) -> None:
         self._grid, self._kind, self._timeout = grid, kind, timeout
         self._asked = {grid.name_of(m.metadata.dst_node_id): m for m in messages}
+        self._nodes = {name: m.metadata.dst_node_id for name, m in self._asked.items()}
         self._stage_now = KEYS
         self._session = self._begun(messages)
         self._server = Server(self._session)
@@ -241,7 +237,7 @@ class _Run:
         What the journal has of this stage is not asked for again.
         """
         self._stage_now, journal = kind, self._grid.journal
-        asked = {n: Message(c, self._grid.node_of(n), kind) for n, c in contents.items()}
+        asked = {n: Message(c, self._nodes[n], kind) for n, c in contents.items()}
         if journal is not None and (kept := journal.answers(kind)) is not None:
             return {n: _reply(asked[n], told) for n, told in kept.items() if n in asked}
         replies: dict[str, Message] = {}

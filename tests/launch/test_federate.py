@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import Context
+from flwr.clientapp import ClientApp
 
 from fedtl.apps.client import make_client_app
 from fedtl.errors import CacheError, RecipeError, TransportError
@@ -27,6 +28,7 @@ from fedtl.recipe import Recipe, replaced
 from fedtl.site.policy import SitePolicy
 from fedtl.site.site import Site
 from fedtl.transport.local import LocalGrid
+from fedtl.wire.sealed import CONFIRM, REVEAL
 
 KEY = Identity(bytes(range(32)))
 OPEN = SitePolicy(unprotected=True, clear_metrics=True)
@@ -78,6 +80,22 @@ def grid_of(sites: dict[str, Site]) -> LocalGrid:
     return LocalGrid(make_client_app(site_of), list(sites))
 
 
+class Cut(LocalGrid):
+    """Sites answer a kind of message for the so-manieth time, and the server dies."""
+
+    def __init__(self, app: ClientApp, names: list[str], *, kind: str, left: int) -> None:
+        super().__init__(app, names)
+        self._kind, self._left = kind, left
+
+    def answer(self, messages: Any, deadline: Any) -> Any:
+        replies = super().answer(messages, deadline)
+        if messages and messages[0].metadata.message_type == self._kind:
+            self._left -= 1
+            if not self._left:
+                raise KeyboardInterrupt
+        return replies
+
+
 def begun(folder: Path, recipe: Recipe) -> Path:
     claim(folder, recipe)
     return folder
@@ -120,21 +138,8 @@ def test_a_private_run_that_is_cut_goes_on_and_nobody_pays_twice(
     sites = real(SitePolicy(), ledgers=True)
     folder = begun(tmp_path / "run", recipe)
 
-    class Cut(LocalGrid):
-        left = 3
-
-        def answer(self, messages: Any, deadline: Any) -> Any:
-            replies = super().answer(messages, deadline)
-            if messages and messages[0].metadata.message_type == "train":
-                self.left -= 1
-                if not self.left:
-                    raise KeyboardInterrupt  # sites answered, and the server died
-            return replies
-
-    grid = grid_of(sites)
-    cut = Cut(grid._app, list(sites))
     with pytest.raises(KeyboardInterrupt):
-        federate(folder, cut, KEY)
+        federate(folder, Cut(grid_of(sites)._app, list(sites), kind="train", left=3), KEY)
     told = read_progress(folder)
     assert told is not None
     assert (told.state, told.round) == ("stopped", 2)
@@ -145,6 +150,59 @@ def test_a_private_run_that_is_cut_goes_on_and_nobody_pays_twice(
         assert site.ledger is not None
         paid = Counter(e.request.message for e in site.ledger.entries() if e.kind == "charge")
         assert paid == {"train": 3, "evaluate": 3}, name
+
+
+SECURE: dict[str, object] = {"secure": True, "secure_threshold": 0.6}
+
+
+def summed(**privacy: object) -> Recipe:
+    """Return a recipe whose sites share the noise out under secure aggregation."""
+    asked = {"enabled": True, "public_size": 50, "metrics": "off", "model": "distributed"}
+    return replaced(
+        small(**{**asked, **privacy}), transport=SECURE, train={"rounds": 2, "local_steps": 1}
+    )
+
+
+@pytest.mark.parametrize("kind", ["train", CONFIRM, REVEAL])
+def test_a_sum_that_is_cut_is_finished_in_the_same_session_and_nobody_pays_twice(
+    kind: str, real: Callable[..., dict[str, Site]], tmp_path: Path
+) -> None:
+    sites = real(SitePolicy(), ledgers=True)
+    folder = begun(tmp_path / "run", summed())
+    grid = grid_of(sites)
+    cut = Cut(grid._app, list(sites), kind=kind, left=2)
+    grid._contexts = cut._contexts  # what agents remember of the run
+    with pytest.raises(KeyboardInterrupt):
+        federate(folder, cut, KEY)
+    result = federate(folder, grid, KEY)
+    assert [r.round for r in result.history] == [1, 2]
+    assert not any(r.failures for r in result.history)
+    for name, site in sites.items():
+        assert site.ledger is not None
+        assert [e.kind for e in site.ledger.entries()] == ["charge", "reply"] * 2, name
+
+
+def test_a_site_that_comes_late_joins_the_next_sum(
+    real: Callable[..., dict[str, Site]], tmp_path: Path
+) -> None:
+    sites = real(SitePolicy(), ledgers=True)
+
+    class Growing(LocalGrid):
+        answered = 0
+
+        def get_node_ids(self) -> list[int]:
+            return list(super().get_node_ids())[: 3 if self.answered else 2]
+
+        def answer(self, messages: Any, deadline: Any) -> Any:
+            replies = super().answer(messages, deadline)
+            self.answered += sum(r.metadata.message_type == REVEAL for r in replies)
+            return replies
+
+    recipe = replaced(summed(honest_sites=2), transport=SECURE)
+    grid = Growing(grid_of(sites)._app, list(sites))
+    result = federate(begun(tmp_path / "run", recipe), grid, KEY)
+    assert [len(r.cohort) for r in result.history] == [2, 3]
+    assert not any(r.failures for r in result.history)
 
 
 def test_a_run_is_not_begun_without_enough_sites_and_says_who_differs(
