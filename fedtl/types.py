@@ -84,6 +84,10 @@ class Evaluation:
         return max(self.losses, 0.0) / self.weight if self.measured else float("nan")
 
 
+READY, PREPARING, NO_BACKBONE = "ready", "preparing", "no backbone"
+"""States of a site; others are codes of what keeps it from being ready."""
+
+
 @dataclass(frozen=True, slots=True)
 class Description:
     """A site's public description: nothing here depends on any of its examples.

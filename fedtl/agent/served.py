@@ -9,11 +9,9 @@ from typing import Protocol
 
 from fedtl.errors import BackboneError
 from fedtl.site.site import Site
-from fedtl.types import Description
+from fedtl.types import READY, Description
 from fedtl.wire.backbone import Offer, Piece
 from fedtl.wire.charter import Charter
-
-READY, PREPARING, NO_BACKBONE = "ready", "preparing", "no backbone"
 
 
 @dataclass(frozen=True, slots=True)

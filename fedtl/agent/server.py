@@ -27,13 +27,14 @@ from fedtl.agent.agent_pb2 import Answer, Nothing, Piece, State, Task
 from fedtl.agent.calls import CALLS, IN_PIECES, MOST_BYTES, OPTIONS, SERVICE
 from fedtl.agent.client import TOO_LARGE
 from fedtl.agent.place import make_room
-from fedtl.agent.served import READY, Served, Unchanging
+from fedtl.agent.served import Served, Unchanging
 from fedtl.apps.client import make_client_app
 from fedtl.errors import CacheError
 from fedtl.rounds.check import failure_code
 from fedtl.site.cohort import failure_of
 from fedtl.site.site import Site
 from fedtl.transport._identity import ensure_identity, records_from_bytes, records_to_bytes
+from fedtl.types import READY
 from fedtl.wire.backbone import BACKBONE, have_content, read_backbone
 from fedtl.wire.charter import read_charter
 from fedtl.wire.messages import DESCRIBE, description_reply

@@ -56,10 +56,10 @@ def _examined(site: Path | None, server: Path | None) -> Iterator[tuple[str, lis
     if site is None and server is None:
         site, server = found_site(), found_server()
     if site is not None:
-        from fedtl.launch.doctor.site import examine_site
+        from fedtl.launch.doctor.site import diagnose_site
 
-        yield "Site", list(examine_site(site))
+        yield "Site", list(diagnose_site(site))
     if server is not None:
-        from fedtl.launch.doctor.server import examine_server
+        from fedtl.launch.doctor.server import diagnose_server
 
-        yield "Server", list(examine_server(server))
+        yield "Server", list(diagnose_server(server))

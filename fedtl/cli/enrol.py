@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fedtl.cli.screen import clean_line, out, print_json
+from fedtl.cli.screen import out, print_json, say
 
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The coordinator's folder.")]
 
@@ -43,7 +43,7 @@ def invite(
         f"  the site's key:    {fingerprint}",
         f"  the coordinator's: {spoken(invitation.fingerprint)}",
     )
-    out().print("\n".join(lines), markup=False, soft_wrap=True)
+    say(*lines)
 
 
 def sites(
@@ -96,4 +96,4 @@ def remove(
     from fedtl.launch.coordinator.enrol import remove as forget
 
     forget(folder, name)
-    out().print(clean_line(f"'{name}' is let in no longer."), markup=False, soft_wrap=True)
+    say(f"'{name}' is let in no longer.")

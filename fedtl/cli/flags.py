@@ -5,9 +5,24 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from fedtl.errors import RecipeError, nearest
+
+Rounds = Annotated[int | None, typer.Option(help="Rounds of training.")]
+StrategyName = Annotated[
+    str | None, typer.Option(help="A known strategy or path/to/file.py:Class.")
+]
+Epsilon = Annotated[
+    str | None, typer.Option(help="Privacy budget of a site, or 'none' for no privacy.")
+]
+BackboneName = Annotated[str | None, typer.Option(help="A timm model; see fedtl backbones.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any key of the recipe; repeatable."),
+]
 
 _PARTITION_NUMBERS = {"dirichlet": "partition.alpha", "classes": "partition.classes_per_site"}
 _SIMPLE = {

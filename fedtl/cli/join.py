@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedtl.cli.screen import clean_line, out
+from fedtl.cli.screen import say
 from fedtl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,11 +40,11 @@ def join(
     site, found = read_site(folder), read_invitation(invitation)
     check_invitation(site, found, replace=replace)
     public = make_node_key(folder)
-    _say(*_about(found))
+    say(*_about(found))
     if not yes:
         _confirm()
     keep_invitation(folder, found)
-    _say(
+    say(
         f"'{site.config.name}' has joined. Its own key is {node_fingerprint(public)}.",
         f"Next: fedtl site up '{folder}'",
     )
@@ -60,12 +60,6 @@ def _about(invitation: Invitation) -> list[str]:
         "Fingerprint of the coordinator's key:",
         f"  {spoken(invitation.fingerprint)}",
     ]
-
-
-def _say(*lines: str) -> None:
-    for line in lines:
-        indent = line[: len(line) - len(line.lstrip())]
-        out().print(indent + clean_line(line), markup=False, soft_wrap=True)
 
 
 def _confirm() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedtl.cli.flags import Flags
+from fedtl.cli.flags import BackboneName, Epsilon, Flags, Rounds, Settings, StrategyName
 from fedtl.cli.screen import clean_line, err, leave_now, out, print_json, stoppable, warnings_shown
 from fedtl.errors import FedtlError, RecipeError
 
@@ -35,18 +35,11 @@ def run(
     on: Annotated[
         Path, typer.Option("--on", metavar="SERVER", help="The coordinator's folder.")
     ] = Path("coordinator"),
-    rounds: Annotated[int | None, typer.Option(help="Rounds of training.")] = None,
-    strategy: Annotated[
-        str | None, typer.Option(help="A known strategy or path/to/file.py:Class.")
-    ] = None,
-    epsilon: Annotated[
-        str | None, typer.Option(help="Privacy budget of a site, or 'none' for no privacy.")
-    ] = None,
-    backbone: Annotated[str | None, typer.Option(help="A timm model; see fedtl backbones.")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any key of the recipe; repeatable."),
-    ] = None,
+    rounds: Rounds = None,
+    strategy: StrategyName = None,
+    epsilon: Epsilon = None,
+    backbone: BackboneName = None,
+    settings: Settings = None,
     resume: Annotated[
         Path | None,
         typer.Option(metavar="RUN", help="Follow a run, and go on with it if it was cut."),

@@ -7,8 +7,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
@@ -46,6 +47,47 @@ def print_findings(findings: Iterable[Finding]) -> None:
         if finding.cure:
             cure = clean_line(finding.cure)
             console.print(f"{'':<27}-> {cure}", markup=False, soft_wrap=True)
+
+
+def say(*lines: str) -> None:
+    """Print results, one line each; what comes from outside is cleaned, an indent is kept."""
+    console = out()
+    for line in lines:
+        indent = line[: len(line) - len(line.lstrip(" "))]
+        console.print(indent + clean_line(line), markup=False, soft_wrap=True)
+
+
+def print_log(
+    service: str, known: Sequence[str], folder: Callable[[], Path], n: int, *, follow: bool
+) -> None:
+    """Print the end of a service's log, and what is appended until Ctrl-C.
+
+    Parameters
+    ----------
+    known : sequence of str
+        The services that there are.
+    folder : callable
+        Reads the state folder, and returns where it is.
+    n : int
+        How many lines.
+
+    Raises
+    ------
+    ConfigError
+        There is no such service.
+    """
+    from fedtl.errors import ConfigError, nearest
+    from fedtl.launch.logs import last_lines, new_lines
+    from fedtl.launch.services import log_file
+
+    if service not in known:
+        raise ConfigError(f"There is no service '{service}'.", next_step=nearest(service, known))
+    path = log_file(folder(), service)
+    say(*last_lines(path, n))
+    if follow:
+        with suppress(KeyboardInterrupt):
+            for line in new_lines(path):
+                say(line)
 
 
 def clean_line(text: str) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedtl.cli.enrol import invite, remove, sites
-from fedtl.cli.screen import clean_line, out, print_findings, print_json
+from fedtl.cli.screen import print_findings, print_json, print_log, say
 from fedtl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def init(
     given = _given(certificate, key, ca)
     name = name or name_for(Path(address.rpartition(":")[0]))
     made = make_coordinator(folder, address=address, name=name, given=given)
-    _say(
+    say(
         f"Wrote '{folder}', the folder of the coordinator '{name}'. Keep a copy in a safe place.",
         *_fingerprint(made),
         f"Next: fedtl server up '{folder}'",
@@ -105,7 +104,7 @@ def up(
     from fedtl.launch.coordinator.up import up as start
 
     coordinator = start(folder, foreground=foreground, metrics=metrics)
-    _say(f"The server is up at {coordinator.config.address}.", *_fingerprint(coordinator))
+    say(f"The server is up at {coordinator.config.address}.", *_fingerprint(coordinator))
 
 
 @app.command(epilog="Example:\n\nfedtl server down coordinator/")
@@ -118,7 +117,7 @@ def down(folder: Folder = _DEFAULT) -> None:
     coordinator = read_server(folder).folder
     end_runs(coordinator)
     stopped = services.stop(coordinator)
-    _say("Stopped." if stopped else "It was not running.")
+    say("Stopped." if stopped else "It was not running.")
 
 
 @app.command(epilog="Example:\n\nfedtl server status coordinator/ --json")
@@ -148,7 +147,7 @@ def status(
             }
         )
     else:
-        _say(f"{state.coordinator.config.name} at {state.coordinator.config.address}")
+        say(f"{state.coordinator.config.name} at {state.coordinator.config.address}")
         print_findings(found)
     if any(finding.state == "broken" for finding in found):
         raise typer.Exit(1)
@@ -164,7 +163,7 @@ def renew(folder: Folder = _DEFAULT) -> None:
     from fedtl.launch.coordinator.up import renew as make_anew
 
     until = expires(make_anew(folder).certificate)
-    _say(f"The certificate holds until {until:%Y-%m-%d}.")
+    say(f"The certificate holds until {until:%Y-%m-%d}.")
 
 
 @app.command(epilog="Example:\n\nfedtl server log coordinator/ nginx --follow")
@@ -177,21 +176,12 @@ def log(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until Ctrl-C.")] = False,
 ) -> None:
     """Print the end of a service's log."""
-    from fedtl.errors import nearest
     from fedtl.launch import services
     from fedtl.launch.coordinator.config import read_server
     from fedtl.launch.coordinator.up import METRICS, PROXY, SUPERLINK
-    from fedtl.launch.logs import last_lines, new_lines
 
     known = (SUPERLINK, PROXY, METRICS, services.KEEPER)
-    if service not in known:
-        raise ConfigError(f"There is no service '{service}'.", next_step=nearest(service, known))
-    path = services.log_file(read_server(folder).folder, service)
-    _say(*last_lines(path, lines))
-    if follow:
-        with contextlib.suppress(KeyboardInterrupt):
-            for line in new_lines(path):
-                _say(line)
+    print_log(service, known, lambda: read_server(folder).folder, lines, follow=follow)
 
 
 app.command(
@@ -200,9 +190,3 @@ app.command(
 )(invite)
 app.command(epilog="Example:\n\nfedtl server sites coordinator/ --json")(sites)
 app.command(epilog="Example:\n\nfedtl server remove coordinator/ north")(remove)
-
-
-def _say(*lines: str) -> None:
-    for line in lines:
-        indent = line[: len(line) - len(line.lstrip())]
-        out().print(indent + clean_line(line), markup=False, soft_wrap=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedtl.cli.flags import Flags
+from fedtl.cli.flags import BackboneName, Epsilon, Flags, Rounds, Settings, StrategyName
 from fedtl.cli.progress import Reached, progress
 from fedtl.cli.screen import err, leave_now, out, print_json, stoppable, warnings_shown
 from fedtl.errors import FedtlError, RecipeError
@@ -36,14 +36,10 @@ def simulate(
         Path | None, typer.Argument(metavar="RECIPE.toml", help="Default: digits at five sites.")
     ] = None,
     sites: Annotated[int | None, typer.Option(help="Number of sites.")] = None,
-    rounds: Annotated[int | None, typer.Option(help="Rounds of training.")] = None,
-    strategy: Annotated[
-        str | None, typer.Option(help="A known strategy or path/to/file.py:Class.")
-    ] = None,
-    epsilon: Annotated[
-        str | None, typer.Option(help="Privacy budget of a site, or 'none' for no privacy.")
-    ] = None,
-    backbone: Annotated[str | None, typer.Option(help="A timm model; see fedtl backbones.")] = None,
+    rounds: Rounds = None,
+    strategy: StrategyName = None,
+    epsilon: Epsilon = None,
+    backbone: BackboneName = None,
     data: Annotated[
         str | None, typer.Option(help="digits, fashion-mnist, a folder, a .csv or a .npz.")
     ] = None,
@@ -53,10 +49,7 @@ def simulate(
     ] = None,
     via: Annotated[str | None, typer.Option(help="stacked, local or ray.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same head.")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any key of the recipe; repeatable."),
-    ] = None,
+    settings: Settings = None,
     to: Annotated[
         Path | None, typer.Option("--out", help="Run folder; default runs/NAME-TIME.")
     ] = None,

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from fedtl.cli.ledger import AsJson, Delta, show
-from fedtl.cli.screen import clean_line, out, print_findings, print_json
-from fedtl.errors import ConfigError, nearest
+from fedtl.cli.screen import print_findings, print_json, print_log, say
 
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The site's state folder.")]
 _DEFAULT = Path("site")
@@ -32,7 +30,7 @@ def up(
     from fedtl.launch.site_services import up as start
 
     site = start(folder, foreground=foreground, metrics=metrics)
-    _say(
+    say(
         f"'{site.config.name}' is up, and looks for {site.config.server.address}.",
         f"How it is: fedtl site status '{folder}'",
     )
@@ -44,7 +42,7 @@ def down(folder: Folder = _DEFAULT) -> None:
     from fedtl.site.config import read_site
 
     stopped = services.stop(read_site(folder).folder)
-    _say("Stopped." if stopped else "It was not running.")
+    say("Stopped." if stopped else "It was not running.")
 
 
 def status(
@@ -60,7 +58,7 @@ def status(
     if as_json:
         print_json(facts(state, found))
     else:
-        _say(state.site.config.name)
+        say(state.site.config.name)
         print_findings(found)
     if any(finding.state == "broken" for finding in found):
         raise typer.Exit(1)
@@ -74,19 +72,11 @@ def log(
 ) -> None:
     """Print the end of a service's log; it may name files of this site, and stays here."""
     from fedtl.launch import services
-    from fedtl.launch.logs import last_lines, new_lines
     from fedtl.launch.site_services import AGENT, SUPERNODE
     from fedtl.site.config import read_site
 
     known = (AGENT, SUPERNODE, services.KEEPER)
-    if service not in known:
-        raise ConfigError(f"There is no service '{service}'.", next_step=nearest(service, known))
-    path = services.log_file(read_site(folder).folder, service)
-    _say(*last_lines(path, lines))
-    if follow:
-        with contextlib.suppress(KeyboardInterrupt):
-            for line in new_lines(path):
-                _say(line)
+    print_log(service, known, lambda: read_site(folder).folder, lines, follow=follow)
 
 
 def ledger(folder: Folder = _DEFAULT, delta: Delta = 1e-5, as_json: AsJson = False) -> None:
@@ -94,8 +84,3 @@ def ledger(folder: Folder = _DEFAULT, delta: Delta = 1e-5, as_json: AsJson = Fal
     from fedtl.site.config import read_site
 
     show(read_site(folder).folder, delta=delta, plot=None, as_json=as_json)
-
-
-def _say(*lines: str) -> None:
-    for line in lines:
-        out().print(clean_line(line), markup=False, soft_wrap=True)

@@ -13,9 +13,9 @@ from fedtl.errors import TransportError
 from fedtl.launch.watch import Watch
 from fedtl.recipe.tables import Federation
 from fedtl.rounds.backbones import send_backbone
-from fedtl.rounds.rollcall import PREPARING, Roll, Wanted, call_roll
+from fedtl.rounds.rollcall import Roll, Wanted, call_roll
 from fedtl.transport.superlink import enrolled
-from fedtl.types import Description
+from fedtl.types import PREPARING, Description
 
 _PAUSE, _AGAIN = 1.0, 60.0
 """Seconds between two looks at who is there, and before who cannot take part is asked again."""
@@ -60,7 +60,7 @@ class Attendance:
         """
         began = enough = time.monotonic()
         while True:
-            here = self._look(everybody=False)
+            here = self._look(waiting=True)
             now = time.monotonic()
             if len(here) < self.settings.least_sites:
                 enough = now
@@ -96,7 +96,7 @@ class Attendance:
             here = self._look()
         return here
 
-    def _look(self, *, everybody: bool = True) -> dict[int, str]:
+    def _look(self, *, waiting: bool = False) -> dict[int, str]:
         """Ask whoever is new, and return the sites that are there and ready."""
         online = enrolled(self.nodes_of)
         self.watch.names.update({node: name for node, name in online.items() if name})
@@ -113,7 +113,7 @@ class Attendance:
         here = {node: name for node, name in self.roll.names.items() if node in online}
         for name in set(self.roll.names.values()) - set(here.values()):
             self.watch.site(name, state="absent")
-        self.watch.tell(said=self._said(len(here), len(online)) if not everybody else "")
+        self.watch.tell(said=self._said(len(here), len(online)) if waiting else "")
         return here
 
     def _take_in(self, new: Roll) -> None:

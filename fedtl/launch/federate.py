@@ -17,7 +17,7 @@ from pathlib import Path
 
 from flwr.serverapp import Grid
 
-from fedtl.backbone import store
+from fedtl.backbone import BackboneCard, store
 from fedtl.errors import CacheError, FedtlError, RecipeError, TransportError
 from fedtl.home import only_one, write_atomic
 from fedtl.launch.attendance import Attendance
@@ -147,15 +147,8 @@ def _federate(folder: Path, grid: Grid, key: Identity, watch: Watch, expected: i
     recipe = recipe_of(folder)
     check_deployable(recipe)
     watch.tell(state="waiting", said="Reading the backbone.", rounds=recipe.train.rounds)
-    card = card_of(recipe.backbone)
-    fixed = Fixed.load(folder)
-    classes = fixed.classes if fixed else recipe.data.classes
-    run = fixed.run if fixed else f"{recipe.name}-{secrets.token_hex(16)}"
-    plan = fixed.plan if fixed else None
-    alone = recipe.privacy.model == "site"  # else the plan depends on how many sites there are
-    if fixed is None and alone:
-        plan = plan_of(recipe, mean_size=0, sites=recipe.federation.least_sites)
-    charter = sign_charter(key, run=run, recipe=recipe)
+    card, before = card_of(recipe.backbone), Fixed.load(folder)
+    run = before.run if before else f"{recipe.name}-{secrets.token_hex(16)}"
     followed = FollowedGrid(
         grid,
         patience=recipe.federation.patience,
@@ -163,27 +156,21 @@ def _federate(folder: Path, grid: Grid, key: Identity, watch: Watch, expected: i
         on_reply=watch.replied,
         on_offline=watch.offline,
     )
-    chartered = CharteredGrid(followed, charter)
+    signed = CharteredGrid(followed, sign_charter(key, run=run, recipe=recipe))
     attendance = Attendance(
-        chartered,
+        signed,
         grid,
         card=card,
         weights=partial(store.get, card.sha256),
-        wanted=Wanted(card.digest(), card.width + 1, classes, plan=plan),
+        wanted=_wanted(recipe, card, before),
         settings=recipe.federation,
         watch=watch,
         expected=expected,
         timeout=recipe.transport.timeout or LONGEST_WAIT,
     )
-    roll = attendance.gather()
-    if fixed is None:
-        settled = replace(attendance.wanted, classes=roll.classes)
-        if not alone:
-            plan = plan_of(recipe, mean_size=0, sites=len(roll.present))
-            attendance.ask_again(replace(settled, plan=plan))
-        attendance.wanted = replace(settled, plan=plan)
-        fixed = Fixed(run, roll.classes, plan)
-        fixed.save(folder)
+    attendance.gather()
+    fixed = before or _settled(recipe, run, attendance)
+    fixed.save(folder)
 
     def progress(phase: str, done: int, total: int) -> None:
         if phase == "rounds":
@@ -193,8 +180,28 @@ def _federate(folder: Path, grid: Grid, key: Identity, watch: Watch, expected: i
     story = Story(Terms(recipe, card, fixed.classes), fixed.plan, folder, progress)
     watch.tell(state="running", said="", round=story.state.round, rounds=story.rounds)
     started = time.perf_counter()
-    _tell(story, chartered, attendance, watch)
+    _tell(story, signed, attendance, watch)
     return _conclude(story, time.perf_counter() - started)
+
+
+def _wanted(recipe: Recipe, card: BackboneCard, fixed: Fixed | None) -> Wanted:
+    """Return what sites are asked for, as far as it is known before they are."""
+    plan, classes = (fixed.plan, fixed.classes) if fixed else (None, recipe.data.classes)
+    if fixed is None and recipe.privacy.model == "site":
+        plan = plan_of(recipe, mean_size=0, sites=recipe.federation.least_sites)
+    return Wanted(card.digest(), card.width + 1, classes, plan=plan)
+
+
+def _settled(recipe: Recipe, run: str, attendance: Attendance) -> Fixed:
+    """Fix classes and plan; where noise is shared out, it depends on how many sites there are."""
+    roll = attendance.roll
+    wanted = replace(attendance.wanted, classes=roll.classes)
+    if recipe.privacy.model == "distributed":
+        plan = plan_of(recipe, mean_size=0, sites=len(roll.present))
+        wanted = replace(wanted, plan=plan)
+        attendance.ask_again(wanted)
+    attendance.wanted = wanted
+    return Fixed(run, wanted.classes, wanted.plan)
 
 
 def _tell(story: Story, grid: Grid, attendance: Attendance, watch: Watch) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedtl import __version__
-from fedtl.agent.served import NO_BACKBONE, PREPARING, READY, Stage
+from fedtl.agent.served import Stage
 from fedtl.backbone import BackboneCard
 from fedtl.data import Manifest
 from fedtl.errors import BackboneError, ConfigError, FedtlError
@@ -28,8 +28,9 @@ from fedtl.privacy.secagg import Identity
 from fedtl.site.backbone import read_card, take_offer, take_piece
 from fedtl.site.config import IDENTITY, SiteFolder
 from fedtl.site.folder import PRIVATE_FILE
+from fedtl.site.origin import check_asker
 from fedtl.site.site import Site
-from fedtl.types import Description
+from fedtl.types import NO_BACKBONE, PREPARING, READY, Description
 from fedtl.wire.backbone import Offer, Piece
 from fedtl.wire.charter import Charter
 
@@ -125,11 +126,7 @@ class OwnSite:
 
     def receive(self, asked: Offer | Piece, charter: Charter | None = None) -> int:
         """Take an offer or a piece of a backbone; see :class:`fedtl.agent.served.Served`."""
-        self._read.policy.check_origin(
-            self.name,
-            coordinator=charter.coordinator if charter else "",
-            recipe=charter.digest if charter else "",
-        )
+        check_asker(self.name, self._read.policy, charter)
         card: BackboneCard | None
         if isinstance(asked, Piece):
             self._check_accepts()

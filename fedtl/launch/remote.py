@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from fedtl.errors import CacheError, ConfigError, FedtlError, TransportError
+from fedtl.errors import ConfigError, FedtlError, TransportError
 from fedtl.home import write_atomic
 from fedtl.launch.coordinator import link
 from fedtl.launch.coordinator.config import read_server
@@ -173,20 +173,3 @@ def end_runs(coordinator: Path) -> None:
     until = time.monotonic() + _LEAVES_SECONDS
     while any(map(_is_alive, alive)) and time.monotonic() < until:
         time.sleep(_PAUSE)
-
-
-def newest_run(coordinator: Path) -> Path:
-    """Return the folder of a coordinator's latest run.
-
-    Raises
-    ------
-    CacheError
-        There is none.
-    """
-    runs = read_server(coordinator).folder / "runs"
-    found = [path.parent for path in runs.glob("*/recipe.toml")]
-    if not found:
-        raise CacheError(
-            f"There is no run in '{runs}'.", next_step="Start one: fedtl run RECIPE --on FOLDER."
-        )
-    return max(found, key=lambda folder: (folder / "recipe.toml").stat().st_mtime)

@@ -7,7 +7,6 @@ that grows with the data; it is served on the site's own machine only.
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,9 +25,7 @@ from fedtl.agent.calls import CALL_OF
 from fedtl.agent.server import Answered
 from fedtl.errors import FedtlError
 from fedtl.launch.ledgers import LEDGER
-from fedtl.privacy.accountant import epsilon_of
-from fedtl.privacy.ledger import Ledger
-from fedtl.privacy.ledger.spend import REFERENCE_DELTA
+from fedtl.privacy.ledger import Ledger, epsilon_spent
 from fedtl.site.config import SiteFolder
 
 _UNKNOWN = "unknown"
@@ -131,15 +128,12 @@ class SiteMetrics(Collector):
         path, budget = self._read.folder / LEDGER, self._read.policy.budget
         if not path.exists():
             return _Spent(0, 0.0)
-        since = None if budget is None else budget.since(time.time())
+        timed = budget is not None and budget.period_days is not None
         try:
             with Ledger.open(path, read_only=True) as ledger:
                 n = len(ledger.entries())
-                if self._spent is None or self._spent.entries != n or since is not None:
-                    delta = REFERENCE_DELTA if budget is None else budget.delta
-                    costs = (ledger.spend(s, delta=delta, since=since) for s in ledger.datasets())
-                    worst = max((epsilon_of(cost, delta) for cost in costs), default=0.0)
-                    self._spent = _Spent(n, worst)
+                if self._spent is None or self._spent.entries != n or timed:
+                    self._spent = _Spent(n, epsilon_spent(ledger, ledger.datasets(), budget))
         except FedtlError:
             return None
         return self._spent

@@ -42,7 +42,7 @@ def up(folder: Path, *, foreground: bool = False, metrics: int | None = None) ->
         The site has not joined, its files cannot be used, or a service does not start.
     """
     site = read_site(folder.resolve())
-    _check_joined(site)
+    check_joined(site)
     check_free(site.config.metrics_port if metrics is None else metrics, site.folder)
     port = () if metrics is None else ("--metrics", str(metrics))
     mode = ("--mode", "660") if site.config.supernode_user else ()
@@ -52,12 +52,12 @@ def up(folder: Path, *, foreground: bool = False, metrics: int | None = None) ->
         stop_seconds=30,
         ready=partial(_answers, site.folder),
     )
-    node = _supernode(site)
+    node = supernode_of(site)
     services.start(site.folder, (agent, node), foreground=foreground)
     return site
 
 
-def _check_joined(site: SiteFolder) -> None:
+def check_joined(site: SiteFolder) -> None:
     """Refuse to start what could not reach a server, or not be known there.
 
     Raises
@@ -86,7 +86,14 @@ def _key(site: SiteFolder) -> Path:
     return Path(site.config.server.private_key or site.folder / NODE_KEY)
 
 
-def _supernode(site: SiteFolder) -> Service:
+def supernode_of(site: SiteFolder) -> Service:
+    """Return a site's SuperNode, which knows nothing of the site but where its agent is.
+
+    Raises
+    ------
+    FedtlError
+        A path cannot be written for Flower, or the user it should run as cannot be used.
+    """
     server, user, home = site.config.server, site.config.supernode_user, site.folder / _FLOWER
     needed, variables = [_key(site), Path(server.root_certificates)], environment(home)
     if user:

@@ -9,20 +9,20 @@ from typing import Any
 
 from fedtl.agent.agent_pb2 import State
 from fedtl.agent.client import AgentClient
-from fedtl.agent.served import NO_BACKBONE, PREPARING, READY
 from fedtl.errors import TransportError
 from fedtl.launch import services
 from fedtl.launch.logs import last_lines
 from fedtl.launch.own_site import SOCKET
+from fedtl.launch.service_states import service_finding, states_of
 from fedtl.launch.services import ServiceState
 from fedtl.launch.site_check.guard import guarded
 from fedtl.launch.site_check.privacy import look_at_ledger
 from fedtl.launch.site_services import AGENT, SUPERNODE
 from fedtl.report.words import count, duration
 from fedtl.site.config import SiteFolder
-from fedtl.types import Finding
+from fedtl.types import NO_BACKBONE, PREPARING, READY, Finding
 
-_STOPPED = "stopped"
+_START = "fedtl site up"
 _LINES = 400
 _STARTED = "Starting Flower SuperNode"
 _SENT_AWAY = "SuperNode terminated gracefully"  # without a reason: the server answered 401
@@ -87,10 +87,7 @@ class SiteState:
 
 def site_state(site: SiteFolder) -> SiteState:
     """Look at a site from outside."""
-    known = {state.name: state for state in services.status(site.folder)}
-    found = tuple(
-        known.get(name) or ServiceState(name, _STOPPED, 0, 0.0, "") for name in (AGENT, SUPERNODE)
-    )
+    found = states_of(site.folder, (AGENT, SUPERNODE))
     try:
         agent = AgentClient(site.folder / SOCKET).status()
     except TransportError:
@@ -119,7 +116,7 @@ def findings(state: SiteState) -> Iterator[Finding]:
     yield _agent(state)
     if state.agent is not None:
         yield _preparation(state.agent, state.site)
-    yield _service(state, state.services[1])
+    yield service_finding(state.site.folder, state.services[1], _START)
     if state.services[1].pid:
         yield replace(state.connection, what=f"{server}: {state.connection.what}")
     yield from guarded("ledger", lambda: look_at_ledger(state.site, None))
@@ -128,7 +125,7 @@ def findings(state: SiteState) -> Iterator[Finding]:
 def _agent(state: SiteState) -> Finding:
     agent = state.agent
     if agent is None:
-        return _service(state, state.services[0])
+        return service_finding(state.site.folder, state.services[0], _START)
     busy = f"answers a '{agent.busy}' message, {agent.waiting} wait" if agent.busy else "idle"
     counts = f"{count(agent.answered)} answered and {count(agent.refused)} refused"
     since = duration(agent.uptime_seconds)
@@ -149,16 +146,6 @@ def _preparation(agent: State, site: SiteFolder) -> Finding:
         return Finding(name, "note", what)
     cure = f"See '{services.log_file(site.folder, AGENT)}'. It is tried again by itself."
     return Finding(name, "broken", f"failed: {agent.state}; active backbone: {body}", cure)
-
-
-def _service(state: SiteState, service: ServiceState) -> Finding:
-    folder = state.site.folder
-    if service.state == "running":
-        return Finding(service.name, "ok", f"running for {duration(service.seconds)}")
-    if service.state == _STOPPED:
-        return Finding(service.name, "broken", _STOPPED, f"Start it: fedtl site up '{folder}'")
-    what = f"{service.state}: {service.detail}" if service.detail else service.state
-    return Finding(service.name, "broken", what, f"See '{services.log_file(folder, service.name)}'")
 
 
 def connection_in(lines: Sequence[str]) -> Finding:

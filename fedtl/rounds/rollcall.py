@@ -13,10 +13,8 @@ from fedtl import __version__
 from fedtl.errors import FedtlError
 from fedtl.privacy.plan import PrivacyPlan
 from fedtl.rounds.check import MISSING, failure_code
-from fedtl.types import Description
+from fedtl.types import NO_BACKBONE, PREPARING, READY, Description
 from fedtl.wire.messages import DESCRIBE, read_description
-
-READY, NO_BACKBONE, PREPARING = "ready", "no backbone", "preparing"
 
 
 @dataclass(frozen=True, slots=True)

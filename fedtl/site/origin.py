@@ -9,9 +9,25 @@ from fedtl.privacy.plan import PrivacyPlan
 from fedtl.recipe import Recipe
 from fedtl.site.policy import SitePolicy
 from fedtl.train.task import TrainTask
+from fedtl.wire.charter import Charter
 from fedtl.wire.messages import Request
 
 _ROUNDING = 1 + 1e-9
+
+
+def check_asker(site: str, rules: SitePolicy, charter: Charter | None) -> None:
+    """Refuse whoever a policy does not name, or asks for a recipe that it does not name.
+
+    Raises
+    ------
+    PrivacyError
+        With code ``policy.coordinator`` or ``policy.recipe``.
+    """
+    rules.check_origin(
+        site,
+        coordinator=charter.coordinator if charter else "",
+        recipe=charter.digest if charter else "",
+    )
 
 
 def check_origin(site: str, rules: SitePolicy, request: Request) -> None:
@@ -25,11 +41,7 @@ def check_origin(site: str, rules: SitePolicy, request: Request) -> None:
         With code ``policy.coordinator``, ``policy.recipe``, ``charter.task`` or ``charter.plan``.
     """
     charter = request.charter
-    rules.check_origin(
-        site,
-        coordinator=charter.coordinator if charter else "",
-        recipe=charter.digest if charter else "",
-    )
+    check_asker(site, rules, charter)
     if charter is None:
         return
     if request.task is not None and replace(request.task, proximal_mu=0.0) != TrainTask.of(

@@ -2,36 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from fedtl.errors import FedtlError, PrivacyError
-from fedtl.privacy.accountant import epsilon_of
-from fedtl.privacy.events import ComposedEvent, Event
+from fedtl.privacy.ledger import epsilon_spent
 from fedtl.privacy.plan import PrivacyPlan
-from fedtl.site.origin import check_origin
+from fedtl.site.origin import check_asker, check_origin
 from fedtl.wire.messages import MECHANISMS, TRAIN, Request
 
 if TYPE_CHECKING:
-    from fedtl.privacy.ledger import Budget, DataSet, Ledger
+    from fedtl.privacy.ledger import Budget
     from fedtl.site.account import Account
     from fedtl.site.site import Site
-
-
-def epsilon_left(
-    ledger: Ledger, dataset: DataSet, budget: Budget, *, after: Event | None = None
-) -> float:
-    """Return the epsilon that the worst record of a data set has left of a budget.
-
-    Parameters
-    ----------
-    after : Event, optional
-        To be released as well; below 0 if that is too much.
-    """
-    since = budget.since(time.time())
-    spent = ledger.spend(dataset, delta=budget.delta, since=since)
-    event = spent if after is None else ComposedEvent((spent, after))
-    return budget.epsilon - epsilon_of(event, budget.delta)
 
 
 def told_left(site: Site) -> float | None:
@@ -39,7 +21,7 @@ def told_left(site: Site) -> float | None:
     budget = site.rules.budget if site.rules.tell_budget else None
     if budget is None or site.ledger is None or site.dataset is None:
         return None
-    return max(epsilon_left(site.ledger, site.dataset, budget), 0.0)
+    return max(budget.epsilon - epsilon_spent(site.ledger, [site.dataset], budget), 0.0)
 
 
 def objection(site: Site, request: Request, run: str = "") -> str:
@@ -66,11 +48,10 @@ def _check(site: Site, request: Request, run: str) -> None:
     if charter is None and plan is None:
         return
     if charter is not None:
-        if plan is not None or not charter.recipe.privacy.enabled:
-            check_origin(site.name, rules, request)
-        else:  # the plan is not made yet
-            rules.check_origin(site.name, coordinator=charter.coordinator, recipe=charter.digest)
+        if plan is None and charter.recipe.privacy.enabled:  # it is not made yet
+            check_asker(site.name, rules, charter)
             return
+        check_origin(site.name, rules, request)
         rules.check_update(
             site.name,
             private=plan is not None,
@@ -92,8 +73,8 @@ def _check_budget(name: str, plan: PrivacyPlan, account: Account, budget: Budget
     for release in plan.releases:
         made = account.ledger.releases(run, kinds[release.mechanism])
         counts[release.mechanism] = max(release.count - made, 0)
-    after = plan.event(counts)
-    if epsilon_left(account.ledger, account.dataset, budget, after=after) < 0:
+    after = epsilon_spent(account.ledger, [account.dataset], budget, more=plan.event(counts))
+    if after > budget.epsilon:
         raise PrivacyError(
             f"{name} has too little of its budget left for the whole run.",
             next_step="Ask for less, or raise the budget in the site's policy.",

@@ -30,7 +30,7 @@ from fedtl.launch.own_site import SOCKET
 from fedtl.launch.preparing import open_data, with_features
 from fedtl.launch.run_folder import claim
 from fedtl.launch.services import Service
-from fedtl.launch.site_services import AGENT, _check_joined, _supernode
+from fedtl.launch.site_services import AGENT, check_joined, supernode_of
 from fedtl.launch.site_state import facts, findings, site_state
 from fedtl.launch.watch import RunProgress, read_progress
 from fedtl.modules import load_module
@@ -190,8 +190,8 @@ class Trial:
             For the environment of both.
         """
         site = read_site(self.site(name))
-        _check_joined(site)
-        node = _supernode(site)
+        check_joined(site)
+        node = supernode_of(site)
         wanted = (
             Service(AGENT, (*behind, *agent, str(site.folder)), variables, stop_seconds=30),
             replace(

@@ -12,12 +12,11 @@ from fedtl.launch import services
 from fedtl.launch.coordinator.certificates import expires
 from fedtl.launch.coordinator.config import Coordinator
 from fedtl.launch.coordinator.up import METRICS, PROXY, RENEW, SUPERLINK
+from fedtl.launch.doctor.places import look_at_disk
+from fedtl.launch.service_states import service_finding, states_of
 from fedtl.launch.services import ServiceState
-from fedtl.report.words import duration, size
+from fedtl.report.words import size
 from fedtl.types import Finding
-
-_LITTLE_DISK = 2 << 30
-_STOPPED = "stopped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +59,10 @@ def server_state(coordinator: Coordinator) -> ServerState:
         The certificate is missing.
     """
     folder = coordinator.folder
-    known = {state.name: state for state in services.status(folder)}
-    names = (SUPERLINK, PROXY, *(name for name in (METRICS,) if name in known))
-    found = tuple(known.get(name) or ServiceState(name, _STOPPED, 0, 0.0, "") for name in names)
+    more = (state.name for state in services.status(folder) if state.name == METRICS)
     return ServerState(
         coordinator,
-        found,
+        states_of(folder, (SUPERLINK, PROXY, *more)),
         expires(coordinator.certificate),
         _size_of(coordinator.database),
         shutil.disk_usage(folder).free,
@@ -76,24 +73,10 @@ def findings(state: ServerState) -> Iterator[Finding]:
     """Yield what is worth knowing of a server, each fault with its cure."""
     folder = state.coordinator.folder
     for service in state.services:
-        yield _service(folder, service)
+        yield service_finding(folder, service, "fedtl server up")
     yield _certificate(state)
     yield Finding("database", "ok", size(state.database_bytes))
-    free = f"{size(state.free_bytes)} free"
-    if state.free_bytes < _LITTLE_DISK:
-        yield Finding("disk", "note", free, "Free some space: a full disk ends every run.")
-    else:
-        yield Finding("disk", "ok", free)
-
-
-def _service(folder: Path, service: ServiceState) -> Finding:
-    if service.state == "running":
-        since = f"running for {duration(service.seconds)}"
-        return Finding(service.name, "ok", since)
-    if service.state == _STOPPED:
-        return Finding(service.name, "broken", _STOPPED, f"Start it: fedtl server up '{folder}'")
-    what = f"{service.state}: {service.detail}" if service.detail else service.state
-    return Finding(service.name, "broken", what, f"See '{services.log_file(folder, service.name)}'")
+    yield look_at_disk(folder, "database, runs and logs")
 
 
 def _certificate(state: ServerState) -> Finding:

@@ -27,7 +27,7 @@ _OPERATORS = "/v1/control/list-runs"
 _HERE = "127.0.0.1"
 
 
-def examine_server(folder: Path) -> Iterator[Finding]:
+def diagnose_server(folder: Path) -> Iterator[Finding]:
     """Yield what is right and wrong with a coordinator's server, each fault with its cure."""
     try:
         coordinator = read_server(folder)

@@ -26,7 +26,7 @@ from fedtl.types import Finding
 _PRIVATE = (NODE_KEY, IDENTITY, LEDGER, SITE_FILE, POLICY_FILE)
 
 
-def examine_site(folder: Path) -> Iterator[Finding]:
+def diagnose_site(folder: Path) -> Iterator[Finding]:
     """Yield what is right and wrong with a site, each fault with its cure."""
     try:
         site = read_site(folder)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from fedtl.data import Manifest
 from fedtl.launch.ledgers import LEDGER
-from fedtl.privacy.accountant import epsilon_of
-from fedtl.privacy.ledger import Budget, DataSet, Ledger
+from fedtl.privacy.ledger import Budget, DataSet, Ledger, epsilon_spent
 from fedtl.privacy.ledger.clock import AHEAD, BACK, Reading, agreed, read_clock
 from fedtl.privacy.ledger.spend import REFERENCE_DELTA
 from fedtl.report.words import count, duration, plural, privacy
@@ -155,12 +153,8 @@ def _on_time(last: Reading, now: Reading) -> Iterator[Finding]:
 
 def _spent(ledger: Ledger, budget: Budget | None, manifest: Manifest | None) -> Iterator[Finding]:
     delta = REFERENCE_DELTA if budget is None else budget.delta
-    since = None if budget is None else budget.since(time.time())
     for name, sets in _data_sets(ledger, manifest).items():
-        epsilon = max(
-            (epsilon_of(ledger.spend(one, delta=delta, since=since), delta) for one in sets),
-            default=0.0,
-        )
+        epsilon = epsilon_spent(ledger, sets, budget)
         what = f"the worst record of {name} has spent epsilon {privacy(epsilon)}"
         if budget is None:
             yield Finding("spent", "ok", f"{what} at delta {delta:g}")

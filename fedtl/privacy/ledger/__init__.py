@@ -20,5 +20,15 @@ from fedtl.privacy.ledger.dataset import DataSet
 from fedtl.privacy.ledger.entry import Charged, Entry, RequestKey, Verified
 from fedtl.privacy.ledger.ledger import Ledger
 from fedtl.privacy.ledger.spend import Budget
+from fedtl.privacy.ledger.worst import epsilon_spent
 
-__all__ = ["Budget", "Charged", "DataSet", "Entry", "Ledger", "RequestKey", "Verified"]
+__all__ = [
+    "Budget",
+    "Charged",
+    "DataSet",
+    "Entry",
+    "Ledger",
+    "RequestKey",
+    "Verified",
+    "epsilon_spent",
+]
