@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,18 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from machines import free_port
 
 from fedtl.launch import services
 from fedtl.site.node_key import make_node_key
 
 FEDTL = str(Path(sys.executable).parent / "fedtl")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from connect_proxy import ConnectProxy
+from machines import free_port
 from PIL import Image
 from sandbox import NOBODY, ROOT, VENV, Sandbox, unit, words_of
 
@@ -185,15 +186,6 @@ def give(*folders: Path) -> None:
     for folder in folders:
         for path in (folder, *folder.rglob("*")):
             os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def wait(ready: Callable[[], bool], made: Deployed, what: str, seconds: float = 180) -> None:

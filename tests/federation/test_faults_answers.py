@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from looked import failures_of, head_of, rounds_of
-from trial import Trial, eventually, recipe
+from machines import eventually
+from trial import Trial, recipe
 
 HERE = Path(__file__).parent
 STRICT = "unprotected = false\nclear_metrics = true\n"

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from looked import charges, failures_of, head_of, left_behind, name_of, rounds_of
-from trial import FEDTL, Trial, eventually, recipe
+from machines import eventually
+from trial import FEDTL, Trial, recipe
 
 from fedtl.launch import services
 from fedtl.launch.coordinator.up import up

@@ -12,7 +12,8 @@ from collections import Counter
 
 import numpy as np
 from looked import charges, head_of, left_behind, n_entries, name_of, rounds_of
-from trial import Trial, eventually, recipe
+from machines import eventually
+from trial import Trial, recipe
 
 from fedtl.launch.watch import read_progress
 

@@ -6,9 +6,10 @@ import json
 import time
 
 import pytest
-from conftest import Cable
+from cable import Cable
 from looked import charges, failures_of, name_of, rounds_of
-from trial import Trial, eventually, recipe
+from machines import eventually
+from trial import Trial, recipe
 
 from fedtl.launch.coordinator.enrol import remove
 

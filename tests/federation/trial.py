@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import psutil
 from flwr.app import Context
+from machines import eventually
 
 from fedtl.agent.client import AgentClient
 from fedtl.apps.client import make_client_app
@@ -66,23 +66,6 @@ def recipe(name: str, *, rounds: int = 3, noise: bool = False, **federation: obj
     if noise:
         tables["privacy"] |= {"public_size": 40, "metrics": "noised", "epsilon": 100.0}
     return Recipe.model_validate(tables)
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def eventually(true: Callable[[], object], seconds: float = 120, pause: float = 0.1) -> bool:
-    """Wait until something holds; the wait is generous, because machines are slow at times."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if true():
-            return True
-        time.sleep(pause)
-    return False
 
 
 @dataclass

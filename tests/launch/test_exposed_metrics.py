@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from machines import free_port
 from prometheus_client import Metric
 
 from fedtl.agent.agent_pb2 import State
@@ -108,10 +109,3 @@ def test_a_port_that_another_program_has_is_said_before_anything_starts(tmp_path
             check_free(other.getsockname()[1], tmp_path)
         assert caught.value.code == "metrics.port"
     check_free(0, tmp_path)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from machines import eventually
 
 from fedtl.errors import ConfigError
 from fedtl.launch import services
@@ -38,15 +39,6 @@ def folder() -> Iterator[Path]:
 
 def of(folder: Path) -> list[psutil.Process]:
     return services._processes(folder)
-
-
-def eventually(true: object, seconds: float = 20) -> bool:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if true():  # type: ignore[operator]
-            return True
-        time.sleep(0.1)
-    return False
 
 
 def test_values_and_paths_of_any_spelling_reach_a_service(folder: Path) -> None:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import pytest
 from flwr.app import Message, RecordDict
 from invited import certificate
 from invited import invite as write_invitation
+from machines import eventually, free_port
 from pictures import small_site
 
 from fedtl.agent.agent_pb2 import State
@@ -42,12 +43,6 @@ from fedtl.transport._identity import ensure_identity
 from fedtl.wire.messages import DESCRIBE
 
 ensure_identity()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -96,15 +91,6 @@ def running(trial: Trial) -> Trial:
     if not services.status(trial.state):
         up(trial.state)
     return trial
-
-
-def eventually(true: Callable[[], object], seconds: float = 60) -> bool:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if true():
-            return True
-        time.sleep(0.2)
-    return False
 
 
 def test_a_site_is_up_with_one_command_and_connected(

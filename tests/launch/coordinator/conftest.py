@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from elsewhere import Elsewhere, Federation, free_port
+from elsewhere import Elsewhere, Federation
+from machines import another_machine, free_port
 
 from fedtl.launch import services
 from fedtl.launch.coordinator.config import read_server
@@ -85,33 +83,8 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def elsewhere() -> Iterator[Elsewhere]:
     """Make a network namespace with one cable to here."""
-    number = os.getpid() % 200
-    name, here, there = f"fedtl{os.getpid()}", f"10.213.{number}.1", f"10.213.{number}.2"
-    cable, far = f"fedtl{number}a", f"fedtl{number}b"
-    inside = ("ip", "netns", "exec", name)
-    steps = (
-        ("ip", "netns", "add", name),
-        ("ip", "link", "add", cable, "type", "veth", "peer", "name", far, "netns", name),
-        ("ip", "addr", "add", f"{here}/30", "dev", cable),
-        ("ip", "link", "set", cable, "up"),
-        (*inside, "ip", "addr", "add", f"{there}/30", "dev", far),
-        (*inside, "ip", "link", "set", far, "up"),
-        (*inside, "ip", "link", "set", "lo", "up"),
-    )
-    if os.geteuid() != 0 or shutil.which("ip") is None:
-        yield Elsewhere("127.0.0.1", "127.0.0.1", reason="needs root and iproute2")
-        return
-    try:
-        for step in steps:
-            subprocess.run(step, check=True, capture_output=True)
-    except subprocess.CalledProcessError as error:
-        subprocess.run(("ip", "netns", "del", name), check=False, capture_output=True)
-        yield Elsewhere("127.0.0.1", "127.0.0.1", reason=f"no namespaces: {error.stderr!r}")
-        return
-    try:
-        yield Elsewhere(here, there, inside)
-    finally:
-        subprocess.run(("ip", "netns", "del", name), check=False)
+    with another_machine("fedtl", 213) as machine:
+        yield Elsewhere(machine)
 
 
 @pytest.fixture(scope="session")

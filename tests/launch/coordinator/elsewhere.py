@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from machines import Machine, free_port
 
 from fedtl.launch.coordinator.config import Coordinator
 from fedtl.launch.coordinator.link import nodes
@@ -21,17 +21,12 @@ from fedtl.launch.flower_processes import environment, program
 HERE = Path(__file__).parent
 
 
-@dataclass
 class Elsewhere:
-    """Another machine, or this one where no network namespace can be made.
+    """The other machine, or this one where there is no other."""
 
-    ``here`` is this machine's address as seen from there, ``prefix`` runs a command there.
-    """
-
-    here: str
-    address: str
-    prefix: tuple[str, ...] = ()
-    reason: str = ""
+    def __init__(self, machine: Machine) -> None:
+        self.here, self.address = machine.here, machine.address
+        self.prefix, self.reason = machine.prefix, machine.reason
 
     def ask(self, port: int, ca: Path | None, requests: Sequence[str]) -> list[list[int]]:
         """Send raw requests from there, and return the status codes of each."""
@@ -95,19 +90,3 @@ class Federation:
 
     def is_online(self, site: str) -> bool:
         return any(node.site == site and node.online for node in nodes(self.folder).values())
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def eventually(true: Callable[[], object], seconds: float = 90) -> bool:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if true():
-            return True
-        time.sleep(0.2)
-    return False

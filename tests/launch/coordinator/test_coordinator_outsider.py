@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 import tomli_w
-from elsewhere import Elsewhere, Federation, eventually
+from elsewhere import Elsewhere, Federation
+from machines import eventually
 
 from fedtl.launch.coordinator.enrol import invite
 from fedtl.launch.coordinator.link import nodes

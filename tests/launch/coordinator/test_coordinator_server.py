@@ -11,7 +11,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from elsewhere import Federation, eventually, free_port
+from elsewhere import Federation
+from machines import eventually, free_port
 
 from fedtl.errors import ConfigError
 from fedtl.launch import services
