@@ -12,6 +12,7 @@ from machines import eventually
 from trial import Trial, recipe
 
 from fedtl.launch.coordinator.enrol import remove
+from fedtl.recipe import replaced
 
 CUT_SECONDS = 8
 
@@ -60,3 +61,27 @@ def test_sites_leave_come_late_through_a_slow_line_and_are_cut_off(
 def says(trial: Trial, name: str) -> str:
     found = trial.status(name)["findings"]
     return next((str(f["what"]) for f in found if f["name"] == "connection"), "")
+
+
+def test_a_cut_of_a_minute_costs_time_and_nothing_else(trial: Trial, cable: Cable) -> None:
+    if cable.reason:
+        pytest.skip(cable.reason)
+    trial.make("far")
+    trial.up("far", behind=cable.behind)
+    assert trial.ready("far")
+    wanted = recipe("minute", rounds=3, noise=True, least_sites=4, patience=120.0)
+    wanted = replaced(wanted, transport={"timeout": 300.0})
+    with trial.run(wanted) as followed:
+        assert followed.reached(1)
+        assert followed.doing("far", "training")
+        cable.cut()
+        time.sleep(61)
+        cable.mend()
+        assert followed.ends() == 0, followed.text
+    everybody = (*trial.names, "far")
+    assert rounds_of(followed.folder) == [1, 2, 3]
+    assert failures_of(followed.folder) == [{}, {}, {}]
+    for name in everybody:
+        paid = charges(trial.site(name), name_of(followed.folder))
+        assert paid == {"train": {1: 1, 2: 1, 3: 1}, "evaluate": {1: 1, 2: 1, 3: 1}}, name
+    trial.down("far")

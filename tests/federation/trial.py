@@ -175,8 +175,9 @@ class Trial:
         site = read_site(self.site(name))
         check_joined(site)
         node = supernode_of(site)
+        mode = ("--mode", "660") if node.user else ()
         wanted = (
-            Service(AGENT, (*behind, *agent, str(site.folder)), variables, stop_seconds=30),
+            Service(AGENT, (*behind, *agent, str(site.folder), *mode), variables, stop_seconds=30),
             replace(
                 node,
                 command=(*behind, *node.command),
