@@ -8,8 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from looked import n_entries
 from machines import eventually
-from trial import Trial, n_entries
+from trial import Trial
 
 from fedtl.launch.coordinator.link import run_status, submit
 from fedtl.launch.flower_processes import program
