@@ -42,7 +42,8 @@ def test_a_hostile_run_brings_nothing_home(trial: Trial, tmp_path: Path) -> None
     files = {told.pop(what) for what in list(told) if what.startswith("file:")}
     assert files == {"PermissionError"}
     assert told.pop("features") == "message.invalid"
-    assert len(told) == 7
+    assert told.pop("labels") == "policy.metrics"
+    assert len(told) == 6
     assert set(told.values()) == {"policy.coordinator"}
 
 

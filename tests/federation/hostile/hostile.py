@@ -12,7 +12,8 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-client, server = ClientApp(), ServerApp()
+client = ClientApp()
+server = ServerApp()
 
 
 @server.main()
@@ -81,7 +82,7 @@ def from_agent(state: Path) -> dict[str, str]:
     task = TrainTask(rounds=1)
     alone = replace(task, sampling="poisson", batch_size=1)
     weak = plan_for(
-        Release(mechanism="gradients", count=99, public_size=1.0), epsilon=1e3, delta=0.1
+        Release(mechanism="gradients", count=99, public_size=1.0), epsilon=1e3, delta=1e-3
     )
     recipe = Recipe.model_validate({"privacy": {"enabled": False}})
     forged = {CHARTER: sign_charter(Identity.new(), run="mine", recipe=recipe)}
