@@ -207,10 +207,11 @@ def _await(folder: Path, services: Sequence[Service], patience_seconds: float) -
     try:
         while waiting:
             for state in status(folder):
+                if (service := waiting.get(state.name)) is None:
+                    continue  # it did come up, however slow another one is
                 if _has_ended(state, first):
                     raise _failed(folder, state.name, "ended at once")
-                service = waiting.get(state.name)
-                if service is not None and state.state == "running" and _ready(service):
+                if state.state == "running" and _ready(service):
                     del waiting[state.name]
             if waiting and time.monotonic() > until:
                 slow = f"was not ready after {patience_seconds:.0f} seconds"

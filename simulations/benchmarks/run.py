@@ -22,7 +22,7 @@ from rich.console import Console
 
 from fedtl.errors import FedtlError
 
-PEERLESS = {"memory", "cohort", "secure", "wire"}
+PEERLESS = {"memory", "cohort", "secure", "study", "wire"}
 
 
 def run(names: Sequence[str], *, quick: bool, repetitions: int, out: Path) -> list[Line]:
@@ -38,6 +38,11 @@ def run(names: Sequence[str], *, quick: bool, repetitions: int, out: Path) -> li
         How often each contender runs.
     out : Path
         Folder to write into.
+
+    Raises
+    ------
+    FedtlError
+        A contender failed; what the others gave is shown and written all the same.
     """
     from peers import peer_python
     from show import to_files, to_screen
@@ -45,13 +50,21 @@ def run(names: Sequence[str], *, quick: bool, repetitions: int, out: Path) -> li
     console = Console()
     peers = Path(sys.executable) if set(names) <= PEERLESS else peer_python()
     lines: list[Line] = []
+    failed: list[str] = []
     with tempfile.TemporaryDirectory() as work:
         bench = Bench(Path(work), repetitions, peers, say=Console(stderr=True).print)
         for name in names:
-            lines += COMPARISONS[name](bench, QUICK if quick else Sizes())
-    to_screen(lines, console)
-    to_files(lines, bench.runs, out=out, quick=quick)
-    console.print(f"Written: {out}/benchmarks.json, .md, .svg and .png", soft_wrap=True)
+            try:
+                for line in COMPARISONS[name](bench, QUICK if quick else Sizes()):
+                    lines.append(line)
+            except FedtlError as error:  # hours of other figures are kept
+                failed.append(f"{name}: {error}")
+    if lines:
+        to_screen(lines, console)
+        to_files(lines, bench.runs, out=out, quick=quick)
+        console.print(f"Written: {out}/benchmarks.json, .md, .svg and .png", soft_wrap=True)
+    if failed:
+        raise FedtlError("\n".join(failed), next_step="The lines above are whole.")
     return lines
 
 
