@@ -20,7 +20,7 @@ help:  ## Show this list
 
 .venv/developed: .venv/installed
 	@echo "Adding the tools for checks and tests"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,ray]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,ray,tracking]'
 	@touch $@
 
 simulate: .venv/installed  ## Run the main job: five sites, a real backbone, differential privacy

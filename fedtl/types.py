@@ -25,11 +25,14 @@ class Update:
         Weight in an average: 1.0 under a plan (a site's size is private), else its size.
     releases : int
         Private releases of this site in this run so far, this one included.
+    steps : int
+        Steps that were taken, where the task left their number to the site; else 0.
     """
 
     arrays: Arrays
     weight: float
     releases: int
+    steps: int = 0
 
 
 @dataclass(frozen=True, slots=True)

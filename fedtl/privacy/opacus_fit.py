@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedtl.errors import DataError, PrivacyError
+from fedtl.privacy.steering import CrossEntropy, Steering
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -68,9 +69,9 @@ def fit_mlp(
     normal: Normal,
     momentum: float = 0.0,
     weight_decay: float = 0.0,
-    proximal_mu: float = 0.0,
+    steering: Steering | None = None,
 ) -> dict[str, Tensor]:
-    """Train a head by SGD on cross-entropy and return it; the same streams give the same bits.
+    """Train a head by SGD and return it; the same streams give the same bits.
 
     Parameters
     ----------
@@ -95,8 +96,8 @@ def fit_mlp(
         Gives the noise; see :class:`fedtl.train.streams.Streams`.
     momentum, weight_decay : float
         As in ``torch.optim.SGD``; applied after the noise, so they need no privacy.
-    proximal_mu : float
-        FedProx' pull towards ``state`` (Li et al. 2020, arXiv:1812.06127); applied after the noise.
+    steering : Steering, optional
+        A client-side step of its own; default: cross-entropy.
 
     Returns
     -------
@@ -120,15 +121,17 @@ def fit_mlp(
         x, y = (t.clone() if t.is_inference() else t for t in (x, y))
         model = _module(state)
         sgd = torch.optim.SGD(model.parameters(), 0.0, momentum, weight_decay=weight_decay)
-        pull = _pull(model, proximal_mu)
+        steering = steering or CrossEntropy()
         step = (
-            _private_step(model, sgd, pull, bounds, expected_batch, normal)
+            _private_step(model, sgd, steering, bounds, expected_batch, normal)
             if bounds
-            else _plain_step(model, sgd, pull)
+            else _plain_step(model, sgd, steering)
         )
         for number in range(steps):
             sgd.param_groups[0]["lr"] = lr(number) if callable(lr) else lr
             step(*_batch(x, y, sampling_rate, batches))
+            for name, p in model.named_parameters():
+                steering.after_step(name, p.detach())
         return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
@@ -141,14 +144,13 @@ def _batch(
     return x[rows], y[rows]
 
 
-def _plain_step(model: nn.Module, sgd: Optimizer, pull: Callable[[], None]) -> Step:
+def _plain_step(model: nn.Module, sgd: Optimizer, steering: Steering) -> Step:
     import torch
-    from torch.nn.functional import cross_entropy
 
     def step(x: Tensor, y: Tensor) -> None:
         sgd.zero_grad()
-        torch.autograd.backward(cross_entropy(model(x), y, reduction="sum") / max(len(y), 1))
-        pull()
+        torch.autograd.backward(steering.loss(model(x), y) / max(len(y), 1))
+        _correct(model, steering)
         sgd.step()
 
     return step
@@ -157,14 +159,13 @@ def _plain_step(model: nn.Module, sgd: Optimizer, pull: Callable[[], None]) -> S
 def _private_step(
     model: nn.Module,
     sgd: Optimizer,
-    pull: Callable[[], None],
+    steering: Steering,
     bounds: tuple[float, float],
     expected_batch: float,
     normal: Normal,
 ) -> Step:
     import torch
     from opacus.grad_sample import GradSampleModule
-    from torch.nn.functional import cross_entropy
 
     wrapped = GradSampleModule(model, loss_reduction="sum")
     optimizer = _dp_optimizer(normal)(
@@ -173,7 +174,7 @@ def _private_step(
         noise_multiplier=bounds[1],
         expected_batch_size=expected_batch,
     )
-    optimizer.attach_step_hook(lambda _: pull())
+    optimizer.attach_step_hook(lambda _: _correct(model, steering))
     rows = max(1, _PER_EXAMPLE_FLOATS // sum(p.numel() for p in model.parameters()))
 
     def step(x: Tensor, y: Tensor) -> None:
@@ -184,7 +185,7 @@ def _private_step(
             with warnings.catch_warnings():
                 # Opacus reads gradients of outputs only: https://github.com/pytorch/pytorch/pull/155339
                 warnings.filterwarnings("ignore", "Full backward hook is firing", UserWarning)
-                torch.autograd.backward(cross_entropy(wrapped(x[part]), y[part], reduction="sum"))
+                torch.autograd.backward(steering.loss(wrapped(x[part]), y[part]))
             optimizer.step()
 
     return step
@@ -210,16 +211,10 @@ def _dp_optimizer(normal: Normal) -> Any:
     return StreamOptimizer
 
 
-def _pull(model: nn.Module, proximal_mu: float) -> Callable[[], None]:
-    """Return a function that adds ``mu * (w - start)`` to every gradient."""
-    start = [p.detach().clone() for p in model.parameters()]
-
-    def pull() -> None:
-        if proximal_mu:
-            for p, origin in zip(model.parameters(), start, strict=True):
-                p.grad.add_(p.detach() - origin, alpha=proximal_mu)  # type: ignore[union-attr]
-
-    return pull
+def _correct(model: nn.Module, steering: Steering) -> None:
+    for name, p in model.named_parameters():
+        if p.grad is not None:
+            steering.correct(name, p.grad, p.detach())
 
 
 def _module(state: dict[str, Tensor]) -> nn.Module:

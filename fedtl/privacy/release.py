@@ -9,9 +9,9 @@ from typing import Literal
 from fedtl.errors import PrivacyError, nearest
 from fedtl.privacy.events import Event, GaussianEvent, PoissonGaussianEvent
 
-Mechanism = Literal["gradients", "statistics", "mean", "covariance", "labels", "metrics"]
+Mechanism = Literal["gradients", "statistics", "mean", "covariance", "sums", "labels", "metrics"]
 
-MECHANISMS = ("gradients", "statistics", "mean", "covariance", "labels", "metrics")
+MECHANISMS = ("gradients", "statistics", "mean", "covariance", "sums", "labels", "metrics")
 UNITS = ("example", "group")
 ABOUT_HELD_OUT = ("metrics",)
 """Mechanisms that read held-out records; the others read training records."""
@@ -26,10 +26,10 @@ class Release:
 
     Attributes
     ----------
-    mechanism : {"gradients", "statistics", "mean", "covariance", "labels", "metrics"}
-        Sums of clipped gradients; sums of clipped sufficient statistics, features, or outer
-        products of features (:mod:`fedtl.train.additive`); counts of training records per class; or
-        counts of right and wrong answers on held-out records.
+    mechanism : {"gradients", "statistics", "mean", "covariance", "sums", "labels", "metrics"}
+        Sums of clipped gradients; sums of clipped sufficient statistics, features, outer products
+        of features, or rows of a scripted statistic (:mod:`fedtl.train.additive`); counts of
+        training records per class; or counts of right and wrong answers on held-out records.
     clip_norm : float
         L2 bound of one unit's contribution to one release.
     noise_multiplier : float

@@ -45,18 +45,35 @@ def load_recipe(path: Path | None = None, overrides: Mapping[str, Any] | None = 
     )
     for dotted, value in (overrides or {}).items():
         _set(values, dotted, value)
+    return checked_recipe(values, str(path or "the default recipe"))
+
+
+def checked_recipe(values: Mapping[str, Any], place: str) -> Recipe:
+    """Return the recipe of some values, which errors say were met at ``place``.
+
+    Raises
+    ------
+    RecipeError
+        An unknown key, a value out of range, or values that do not go together.
+    """
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
-        raise RECIPE.explain(error, str(path or "the default recipe")) from error
+        raise RECIPE.explain(error, place) from error
     _check_together(recipe)
     return recipe
 
 
 def _read(path: Path) -> dict[str, Any]:
-    values = RECIPE.read(path)
+    return anchored(RECIPE.read(path), path.parent)
+
+
+def anchored(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Let the relative paths among a recipe's values start at a folder; in place."""
     for dotted in ("data.source", "backbone.weights", "strategy.name"):
-        resolve_path(values, dotted, path.parent)
+        resolve_path(values, dotted, folder)
+    if isinstance(values.get("strategy"), dict):
+        resolve_path(values["strategy"], "options.root", folder)
     return values
 
 
@@ -81,6 +98,7 @@ def _check_together(recipe: Recipe) -> None:
     if privacy.enabled and privacy.model == "distributed":
         _check_distributed(recipe)
     _check_told(recipe)
+    check_attack(recipe)
     linear_only = train.optimizer == "adam" or train.averaging or train.sampling == "shuffle"
     if recipe.head.kind == "mlp" and linear_only:
         raise RecipeError(
@@ -94,6 +112,33 @@ def _check_together(recipe: Recipe) -> None:
             f"{recipe.partition.sites}.",
             next_step="Lower sites_per_round (0 takes all sites) or raise partition.sites.",
         )
+
+
+def check_attack(recipe: Recipe) -> None:
+    """Refuse an attack that cannot be carried out.
+
+    Raises
+    ------
+    RecipeError
+        Names the keys.
+    """
+    kind, share, sites = recipe.attack.kind, recipe.attack.share, recipe.partition.sites
+    if kind != "none" and recipe.partition.kind != "natural" and share * sites < 1 - 1e-9:
+        raise RecipeError(
+            f"attack.share = {share:g} of {sites} sites is not one site.",
+            next_step=f"Set attack.share to at least {1 / sites:.2g}, or attack.kind = 'none'.",
+        )
+    if kind in ("none", "label_flip") or not recipe.transport.secure:
+        return
+    why = (
+        "what the other sites send is hidden from a bad one"
+        if kind in ("alie", "ipm")
+        else "a sealed update cannot be exchanged for another one"
+    )
+    raise RecipeError(
+        f"attack.kind = '{kind}' does not go with transport.secure = true: {why}.",
+        next_step="Set transport.secure = false, or attack.kind = 'label_flip'.",
+    )
 
 
 def _check_told(recipe: Recipe) -> None:

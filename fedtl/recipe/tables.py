@@ -64,6 +64,9 @@ class Train(Table):
     rounds: int = Field(10, ge=1, description="server rounds")
     sites_per_round: int = Field(0, ge=0, description="sites drawn in each round; 0 is all")
     local_steps: int = Field(5, ge=1, description="optimiser steps per round")
+    local_epochs: int = Field(
+        0, ge=0, description="passes over a site's data instead; 0 is local_steps; not private"
+    )
     sampling: Literal["full", "poisson", "shuffle"] = Field(
         "full", description="how batches are drawn; shuffle cannot be private"
     )
@@ -124,6 +127,26 @@ class Strategy(Table):
     options: dict[str, bool | int | float | str] = Field(
         default_factory=dict, description="keyword arguments of the strategy class"
     )
+    around: dict[str, dict[str, bool | int | float | str]] = Field(
+        default_factory=dict, description="wrappers with their options, the outermost first"
+    )
+
+
+class Attack(Table):
+    """What bad sites do; for simulations."""
+
+    kind: Literal[
+        "none",
+        "sign_flip",
+        "scaling",
+        "gaussian",
+        "alie",
+        "ipm",
+        "free_rider",
+        "label_flip",
+    ] = Field("none", description="what bad sites send")
+    share: float = Field(0.2, gt=0, lt=1, description="of the sites that are bad, rounded down")
+    strength: float | None = Field(None, gt=0, description="default: the attack's own")
 
 
 class Transport(Table):
@@ -138,6 +161,25 @@ class Transport(Table):
     secure_threshold: float = Field(
         2 / 3, gt=0.5, le=1, description="share of a round's sites that must stay to the end"
     )
+
+
+class Compress(Table):
+    """How small the updates are made on their way to the server."""
+
+    kind: Literal["none", "top_k", "quantise", "low_rank"] = Field(
+        "none", description="with error feedback at the sites"
+    )
+    share: float = Field(0.05, gt=0, le=1, description="for top_k: of the numbers of a head")
+    bits: Literal[1, 2, 4, 8] = Field(8, description="for quantise: of every number")
+    rank: int = Field(1, ge=1, description="for low_rank")
+
+
+class Pace(Table):
+    """How fast simulated sites are, in virtual time, and how many a round waits for."""
+
+    buffer: int = Field(0, ge=0, description="answers that end a round; 0 waits for all sites")
+    spread: float = Field(0.0, ge=0, description="how much speeds differ: deviation of their log")
+    seconds: float = Field(1.0, gt=0, description="median virtual seconds of a training")
 
 
 class Federation(Table):
@@ -172,7 +214,10 @@ class Recipe(Table):
     train: Train = Train()
     privacy: Privacy = Privacy()
     strategy: Strategy = Strategy()
+    attack: Attack = Attack()
     transport: Transport = Transport()
+    compress: Compress = Compress()
+    pace: Pace = Pace()
     federation: Federation = Federation()
     compare: Compare = Compare()
 

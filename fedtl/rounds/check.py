@@ -14,13 +14,14 @@ from fedtl.errors import FedtlError
 from fedtl.train.heads import n_classes, trained_part
 from fedtl.types import Arrays, Evaluation
 from fedtl.wire.arrays import unpack
-from fedtl.wire.messages import RELEASES, TRAIN, WEIGHT, read_evaluation, records
+from fedtl.wire.messages import RELEASES, STEPS, TRAIN, WEIGHT, read_evaluation, records
 
 MISSING, SHAPE, NOT_FINITE = "reply.missing", "update.shape", "update.not-finite"
 INVALID, LENGTH = "message.invalid", "secagg.length"
 LOST = frozenset({MISSING, SHAPE, NOT_FINITE, INVALID, LENGTH})
 """Failures of replies, not of sites: what they carried has left the site."""
 
+_MOST_STEPS = 1 << 31
 _CODE = re.compile(r"[a-z][a-z0-9.-]{0,60}")
 
 Signature = tuple[tuple[str, tuple[int, ...]], ...]
@@ -142,9 +143,11 @@ def failure_code(reply: Message) -> str:
 
 def _is_weighted(metrics: MetricRecord) -> bool:
     """Say whether strategies can average by these metrics: Flower's give up on the whole round."""
-    weight = metrics.get(WEIGHT)
+    weight, steps = metrics.get(WEIGHT), metrics.get(STEPS, 1)
     return (
-        set(metrics) == {WEIGHT, RELEASES}
+        set(metrics) - {STEPS} == {WEIGHT, RELEASES}
+        and isinstance(steps, int)
+        and 0 < steps < _MOST_STEPS
         and isinstance(weight, int | float)
         and 0 < weight < math.inf
         and isinstance(metrics[RELEASES], int)

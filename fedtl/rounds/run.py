@@ -11,22 +11,24 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
-import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.exception import AggregationError, InconsistentMessageReplies
 from flwr.serverapp.strategy import Strategy
 
 from fedtl.errors import StrategyError, TransportError
+from fedtl.garbage import undisturbed
 from fedtl.rng import stream
 from fedtl.rounds.check import usable_evaluations, usable_replies
+from fedtl.rounds.handed import arrays_of, called, head_of, messages_of
 from fedtl.rounds.record import Results, RoundRecord, Settings
 from fedtl.rounds.sites import CohortGrid
+from fedtl.transport.paced import PacedGrid
 from fedtl.types import Arrays
-from fedtl.wire.arrays import pack, unpack
+from fedtl.wire.arrays import pack
 from fedtl.wire.messages import MECHANISMS, evaluation_config, records
 
 
@@ -63,7 +65,7 @@ def run(
     on_round: OnRound = lambda state, record: None,
     on_evaluated: OnEvaluated = lambda round_, results: None,
 ) -> Outcome:
-    """Run the rounds that are left.
+    """Run the rounds that are left, or until the strategy says that it is ``finished``.
 
     Parameters
     ----------
@@ -98,6 +100,8 @@ def run(
             on_evaluated(round_ - 1, before)
         history.append(record)
         on_round(State(round_, head), record)
+        if getattr(strategy, "finished", False):
+            break
     return Outcome(head, tuple(history))
 
 
@@ -115,21 +119,27 @@ class _Loop:
     ) -> tuple[Arrays, RoundRecord, Results | None]:
         """Run one round; return its head and record, and what the sites said of the head before."""
         clock, strategy = [time.perf_counter()], self.strategy
-        cohort = self._cohort(round_, sites)
+        paced = self.grid if isinstance(self.grid, PacedGrid) else None
+        cohort, began = self._cohort(round_, sites, paced), paced.now if paced else 0.0
         nodes = {name: node for node, name in sites.items()}
-        chosen = CohortGrid(self.grid, [nodes[name] for name in cohort])
+        chosen = CohortGrid(self.grid, [nodes[name] for name in cohort], len(sites))
         own_config = ConfigRecord(dict(self.config.items()))  # strategies write into it
-        messages = list(strategy.configure_train(round_, pack(head), own_config, chosen))
+        with called(strategy, "configure_train", round_):
+            made = strategy.configure_train(round_, pack(head), own_config, chosen)
+            messages = messages_of(strategy, "configure_train", made)
         asked = self._questions(round_ - 1, head, sites) if self.settings.together else []
         sent = [*messages, *asked]
         replies = list(self.grid.send_and_receive(sent, timeout=self.settings.timeout))
         clock.append(time.perf_counter())
         kinds = {m.metadata.message_type for m in asked}
         updates = [r for r in replies if r.metadata.message_type not in kinds]
-        usable, failures = usable_replies(messages, updates, sites, head)
-        self._check_enough(round_, messages, usable, failures)
-        before = self._results(round_ - 1, asked, replies, sites, head) if asked else None
-        new_head = _aggregate(strategy, round_, usable, head)
+        messages = list(paced.ended) if paced else messages
+        cohort = tuple(sorted(sites[m.metadata.dst_node_id] for m in messages)) if paced else cohort
+        with undisturbed():
+            usable, failures = usable_replies(messages, updates, sites, head)
+            self._check_enough(round_, messages, usable, failures)
+            before = self._results(round_ - 1, asked, replies, sites, head) if asked else None
+            new_head = _aggregate(strategy, round_, usable, head)
         clock.append(time.perf_counter())
         last = round_ == self.settings.rounds
         results = Results({}, {})
@@ -146,13 +156,19 @@ class _Loop:
             results.unevaluated,
             *(b - a for a, b in pairwise(clock)),
         )
+        if paced:
+            record = replace(record, seconds_train=paced.now - began)
         return new_head, record, before
 
-    def _cohort(self, round_: int, sites: Mapping[int, str]) -> tuple[str, ...]:
-        """Draw the round's sites by name."""
-        size = min(self.settings.sites_per_round or len(sites), len(sites))
+    def _cohort(
+        self, round_: int, sites: Mapping[int, str], paced: PacedGrid | None
+    ) -> tuple[str, ...]:
+        """Draw the round's sites by name, among those that are not at work."""
+        busy = paced.busy if paced else frozenset()
+        size = min(self.settings.sites_per_round or len(sites), len(sites)) - len(busy)
         _check_minimums(self.strategy, size, len(sites))
-        return _drawn(sorted(sites.values()), size, self.settings.seed, round_)
+        idle = sorted(name for node, name in sites.items() if node not in busy)
+        return _drawn(idle, size, self.settings.seed, round_)
 
     def _check_enough(
         self,
@@ -182,7 +198,9 @@ class _Loop:
         everyone = CohortGrid(self.grid, sorted(sites, key=sites.__getitem__))
         confusion = self.settings.metrics == "clear" or round_ == self.settings.rounds
         config = evaluation_config(self.config, round_=round_, confusion=confusion)
-        return list(self.strategy.configure_evaluate(round_, pack(head), config, everyone))
+        with called(self.strategy, "configure_evaluate", round_):
+            made = self.strategy.configure_evaluate(round_, pack(head), config, everyone)
+            return messages_of(self.strategy, "configure_evaluate", made)
 
     def _evaluate(self, round_: int, head: Arrays, sites: Mapping[int, str]) -> Results:
         asked = self._questions(round_, head, sites)
@@ -204,7 +222,10 @@ class _Loop:
         results, failures = usable_evaluations(asked, told, sites, head)
         counted = [reply for reply, result in results.values() if result.measured]
         if counted:
-            with _explained(self.strategy, f"{len(counted)} evaluations", round_):
+            with (
+                called(self.strategy, "aggregate_evaluate", round_),
+                _explained(self.strategy, f"{len(counted)} evaluations", round_),
+            ):
                 self.strategy.aggregate_evaluate(round_, counted)
         return Results({name: result for name, (_, result) in results.items()}, failures)
 
@@ -221,20 +242,10 @@ def _explained(strategy: Strategy, what: str, round_: int) -> Iterator[None]:
 
 
 def _aggregate(strategy: Strategy, round_: int, replies: Sequence[Message], head: Arrays) -> Arrays:
-    with _explained(strategy, f"{len(replies)} updates", round_):
-        arrays, _ = strategy.aggregate_train(round_, replies)
-    if arrays is None:
-        return head
-    # a strategy answers what sites train, and may set the rest (the whitening) as well
-    new = {**head, **unpack(ArrayRecord(dict(arrays.items())))}
-    finite = all(np.isfinite(v).all() for v in new.values())
-    if not finite or {k: v.shape for k, v in new.items()} != {k: v.shape for k, v in head.items()}:
-        raise StrategyError(
-            f"{type(strategy).__name__} returned a head that is not finite or changed its shape in "
-            f"round {round_}.",
-            next_step="Lower its learning rate, or check its aggregate_train.",
-        )
-    return {name: np.asarray(values, np.float32) for name, values in new.items()}
+    explained = _explained(strategy, f"{len(replies)} updates", round_)
+    with called(strategy, "aggregate_train", round_), explained:
+        arrays = arrays_of(strategy, strategy.aggregate_train(round_, replies))
+    return head if arrays is None else head_of(strategy, arrays, head, round_=round_)
 
 
 def _releases(reply: Message) -> int:

@@ -8,21 +8,47 @@ from collections.abc import Iterable, Sequence
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from fedtl.errors import TransportError
+from fedtl.errors import StrategyError, TransportError
 from fedtl.transport.wrappers import WrappedGrid
 from fedtl.types import Description
 from fedtl.wire.messages import DESCRIBE, read_description
 
+_CALLS, _SECONDS = 8, 6.0
+"""After so many looks at a cohort in so long, a strategy is waiting for it to grow."""
+
 
 class CohortGrid(WrappedGrid):
-    """Shows a strategy only the nodes of the round's cohort."""
+    """Shows a strategy only the nodes of the round's cohort.
 
-    def __init__(self, inner: Grid, node_ids: Sequence[int]) -> None:
+    Attributes
+    ----------
+    n_sites : int
+        Sites of the whole federation.
+    """
+
+    def __init__(self, inner: Grid, node_ids: Sequence[int], n_sites: int = 0) -> None:
         super().__init__(inner)
         self._node_ids = tuple(node_ids)
+        self.n_sites = n_sites or len(self._node_ids)
+        self._calls, self._since = 0, time.monotonic()
 
     def get_node_ids(self) -> Iterable[int]:
-        """Return the cohort's node ids, in name order."""
+        """Return the cohort's node ids, in name order.
+
+        Raises
+        ------
+        StrategyError
+            With code ``strategy.waits``: the strategy looks again and again, as Flower's
+            ``sample_nodes`` does without end, for more nodes than there will ever be.
+        """
+        self._calls += 1
+        if self._calls > _CALLS and time.monotonic() - self._since > _SECONDS:
+            raise StrategyError(
+                f"The strategy waits for more sites than the {len(self._node_ids)} of this round.",
+                next_step="Lower the number of nodes that it samples, or raise the number of "
+                "sites (or train.sites_per_round).",
+                code="strategy.waits",
+            )
         return self._node_ids
 
 

@@ -24,7 +24,8 @@ def check_summable(strategy: Strategy, head: Arrays) -> None:
 
     A copy of the strategy combines invented updates of nine sites, with an outlier among them, and
     then nine times their mean. Where the results differ it looks at single updates, which secure
-    aggregation hides.
+    aggregation hides. A strategy may say so itself by ``needs_updates = True``: invented updates
+    need not show it, if none of them reaches a bound on lengths.
 
     Parameters
     ----------
@@ -36,6 +37,8 @@ def check_summable(strategy: Strategy, head: Arrays) -> None:
     StrategyError
         With code ``strategy.needs-updates``.
     """
+    if getattr(strategy, "needs_updates", False):
+        raise _needs_updates(strategy)
     if "gradients" not in getattr(strategy, "mechanisms", ("gradients",)):
         return  # statistics are made to be added up
     rng = np.random.default_rng(1)
@@ -51,13 +54,17 @@ def check_summable(strategy: Strategy, head: Arrays) -> None:
     for name, values in single.items():
         scale = float(np.abs(values).max()) or 1.0
         if float(np.abs(values - summed[name]).max()) > 1e-3 * scale:
-            raise StrategyError(
-                f"{type(strategy).__name__} needs the sites' single updates (it tells them from "
-                "their mean), and secure aggregation hides them.",
-                next_step="Set transport.secure = false, or choose a strategy that averages, such "
-                "as fedavg.",
-                code="strategy.needs-updates",
-            )
+            raise _needs_updates(strategy)
+
+
+def _needs_updates(strategy: Strategy) -> StrategyError:
+    return StrategyError(
+        f"{type(strategy).__name__} needs the sites' single updates (it tells them from their "
+        "mean), and secure aggregation hides them.",
+        next_step="Set transport.secure = false, or choose a strategy that averages, such as "
+        "fedavg.",
+        code="strategy.needs-updates",
+    )
 
 
 def _combined(strategy: Strategy, head: Arrays, updates: list[Arrays]) -> Arrays:

@@ -11,7 +11,7 @@ import numpy as np
 from fedtl.errors import FedtlError
 from fedtl.privacy.ledger import Budget, DataSet, Ledger, RequestKey
 from fedtl.privacy.plan import Release
-from fedtl.types import Update
+from fedtl.types import Arrays, Update
 from fedtl.wire.messages import Request
 
 
@@ -68,17 +68,25 @@ class Account:
 
 def content_of(request: Request) -> str:
     """Return a digest of everything that a request asks for."""
-    asked = {
+    asked: dict[str, object] = {
         "task": request.task.to_json() if request.task else "",
         "plan": request.plan.to_json() if request.plan else "",
         "seed": request.seed,
         "confusion": request.confusion,
-        "arrays": [[k, str(v.dtype), v.shape] for k, v in sorted(request.arrays.items())],
+        "arrays": _shapes(request.arrays),
     }
+    if request.objective is not None:
+        asked["objective"] = [request.objective.to_json(), _shapes(request.beside)]
+    if request.compression is not None:
+        asked["compress"] = request.compression.to_json()
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode())
-    for _, values in sorted(request.arrays.items()):
+    for _, values in (*sorted(request.arrays.items()), *sorted(request.beside.items())):
         digest.update(np.ascontiguousarray(values).data)
     return digest.hexdigest()
+
+
+def _shapes(arrays: Arrays) -> list[list[object]]:
+    return [[name, str(values.dtype), values.shape] for name, values in sorted(arrays.items())]
 
 
 def bytes_of(update: Update) -> bytes:

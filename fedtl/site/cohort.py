@@ -12,6 +12,8 @@ import torch
 from fedtl.errors import FedtlError, SiteFailure
 from fedtl.privacy.plan import Release
 from fedtl.site.account import Account, content_of
+from fedtl.site.compress import compressed
+from fedtl.site.objective import bound, objective_of, remember
 from fedtl.site.seal import Seal
 from fedtl.site.site import Site, check_seal, paid
 from fedtl.train.fit import check_sampling, fit, gradient_deviation
@@ -32,6 +34,8 @@ class _Ready:
     account: Account | None
     seal: Seal | None
     releases: int
+    run: str
+    task: TrainTask
 
 
 def train_cohort(
@@ -59,7 +63,11 @@ def train_cohort(
                 answers[at] = given
                 continue
             releases = _admit(site, request, before, account, seal)
-            ready.append(_Ready(at, site, account, seal, releases))
+            named = site.run or (request.charter.run if request.charter else run)
+            task = _task(request)
+            if task.epochs:
+                task = task.at(len(site.examples[0]))
+            ready.append(_Ready(at, site, account, seal, releases, named, task))
         except Exception as error:
             answers[at] = failure_of(error, site.name)
     for one, arrays in zip(ready, _isolated(ready, request), strict=True):
@@ -72,8 +80,11 @@ def train_cohort(
 def _handed_out(one: _Ready, request: Request, arrays: Arrays) -> Update | SiteFailure:
     """Return what may leave the site: sealed where that was asked, and stored if it can be."""
     weight = 1.0 if request.plan else float(len(one.site.examples[0]))
-    update = Update(arrays, weight, one.releases)
+    steps = one.task.steps if _task(request).epochs else 0
     try:
+        if request.compression is not None:
+            arrays = compressed(one.site, request, arrays, one.run, sealed=one.seal is not None)
+        update = Update(arrays, weight, one.releases, steps)
         if one.seal is not None:
             release = release_of(request, TRAIN)
             streams = one.site.streams(request)
@@ -98,6 +109,7 @@ def _admit(
     task, release = _task(request), release_of(request, TRAIN)
     check_head(request.arrays, width=site.width, classes=len(site.classes))
     check_sampling(task, release)
+    objective_of(site, request, release)
     check_seal(site, request, release, seal)
     if account is not None or site.rules.least_examples:
         # unreadable or too few data are found before anything is paid
@@ -117,32 +129,32 @@ def _task(request: Request) -> TrainTask:
 def _isolated(ready: Sequence[_Ready], request: Request) -> list[Arrays | SiteFailure]:
     """Train together; if that fails, one by one, so that only the site at fault fails."""
     try:
-        return list(_trained([one.site for one in ready], request))
+        return list(_trained(ready, request))
     except Exception as error:
         if len(ready) == 1:
             return [failure_of(error, ready[0].site.name)]
         return [answer for one in ready for answer in _isolated([one], request)]
 
 
-def _trained(sites: Sequence[Site], request: Request) -> list[Arrays]:
-    if not sites:
-        return []
-    task, release = _task(request), release_of(request, TRAIN)
-    streams = [site.streams(request) for site in sites]
+def _trained(ready: Sequence[_Ready], request: Request) -> list[Arrays]:
+    """Train heads; sites that take other numbers of steps are a cohort of their own."""
     if "weight" not in request.arrays:
-        from fedtl.train.mlp import fit_mlp_head
+        return [_trained_mlp(one, request) for one in ready]
+    trained: dict[int, Arrays] = {}
+    for task in dict.fromkeys(one.task for one in ready):
+        alike = [one for one in ready if one.task == task]
+        heads = _trained_alike(alike, request, task)
+        trained.update(zip((one.at for one in alike), heads, strict=True))
+    return [trained[one.at] for one in ready]
 
-        return [
-            fit_mlp_head(
-                request.arrays,
-                s.examples[0],
-                task=task,
-                release=release,
-                streams=stream,
-                round_=request.round,
-            )
-            for s, stream in zip(sites, streams, strict=True)
-        ]
+
+def _trained_alike(ready: Sequence[_Ready], request: Request, task: TrainTask) -> list[Arrays]:
+    """Train heads, and have the sites remember what an objective wants remembered."""
+    release = release_of(request, TRAIN)
+    sites, runs = [one.site for one in ready], [one.run for one in ready]
+    streams = [site.streams(request) for site in sites]
+    rule = objective_of(sites[0], request, release)
+    objective = bound(rule, request, sites, runs, task=task)
     # what gets its noise later must not be rounded before: float32 shows who was in
     kind = np.float64 if release is not None and release.honest_sites else np.float32
     head = torch.from_numpy(np.array(request.arrays["weight"], kind))
@@ -153,8 +165,30 @@ def _trained(sites: Sequence[Site], request: Request) -> list[Arrays]:
         release=release,
         streams=streams,
         round_=request.round,
+        objective=objective,
     )
+    remember(objective, request, sites, runs, {"weight": heads})
     return [{"weight": trained.numpy()} for trained in heads]
+
+
+def _trained_mlp(one: _Ready, request: Request) -> Arrays:
+    from fedtl.train.mlp import fit_mlp_head
+
+    release = release_of(request, TRAIN)
+    rule = objective_of(one.site, request, release)
+    objective = bound(rule, request, [one.site], [one.run], task=one.task)
+    trained = fit_mlp_head(
+        request.arrays,
+        one.site.examples[0],
+        task=one.task,
+        release=release,
+        streams=one.site.streams(request),
+        round_=request.round,
+        objective=objective,
+    )
+    stacked = {name: torch.from_numpy(values)[None] for name, values in trained.items()}
+    remember(objective, request, [one.site], [one.run], stacked)
+    return trained
 
 
 def failure_of(error: Exception, site: str) -> SiteFailure:

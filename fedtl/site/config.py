@@ -106,6 +106,7 @@ class PolicyFile(Table):
     least_sites: int = Field(STRICT.least_sites, ge=0)
     accept_backbones: bool = STRICT.accept_backbones
     releases: tuple[Mechanism, ...] = ()
+    objectives: tuple[str, ...] = ()
     coordinators: tuple[Fingerprint, ...] = ()
     recipes: tuple[Fingerprint, ...] = ()
 
@@ -229,9 +230,17 @@ def load_config(path: Path) -> SiteConfig:
 def load_policy(path: Path) -> SitePolicy:
     """Read and check a ``policy.toml``; a file that is there but wrong never means a default."""
     try:
-        return PolicyFile.model_validate(POLICY.read(path)).to_policy()
+        policy = PolicyFile.model_validate(POLICY.read(path)).to_policy()
+        beside = tuple(_from(path.parent, name) for name in policy.objectives)
+        return replace(policy, objectives=beside)
     except ValidationError as error:
         raise _told(POLICY, error, path) from error
+
+
+def _from(folder: Path, name: str) -> str:
+    """Return an objective's name with the path of its file as seen from a folder."""
+    place, colon, cls = name.rpartition(":")
+    return f"{folder.absolute() / place}:{cls}" if colon and place.endswith(".py") else name
 
 
 def _told(kind: TomlKind, error: ValidationError, path: Path) -> Exception:

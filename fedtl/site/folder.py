@@ -89,6 +89,9 @@ accept_backbones = true
 # Kinds of releases that a run's plan may contain: gradients, statistics, mean, covariance, labels,
 # metrics. Empty: any.
 releases = []
+# Client-side steps beside fedtl's own that a strategy may ask for: "path/to/file.py:Class" here, or
+# names that installed packages register. Their code runs on this site's examples: read it first.
+objectives = []
 # Who may ask, and for what: SHA-256 fingerprints of coordinators and digests of recipes. Empty:
 # those of the invitation; without one, anybody and any recipe.
 coordinators = []

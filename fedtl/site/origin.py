@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from fedtl.errors import FedtlError
 from fedtl.privacy.plan import PrivacyPlan
 from fedtl.recipe import Recipe
@@ -44,9 +42,7 @@ def check_origin(site: str, rules: SitePolicy, request: Request) -> None:
     check_asker(site, rules, charter)
     if charter is None:
         return
-    if request.task is not None and replace(request.task, proximal_mu=0.0) != TrainTask.of(
-        charter.recipe
-    ):
+    if request.task is not None and request.task != TrainTask.of(charter.recipe):
         raise _other("task")
     if not _covers(charter.recipe, request.plan):
         raise _other("plan")

@@ -37,6 +37,10 @@ class SitePolicy:
         tensors and never run as code.
     releases : tuple of str
         Kinds of releases that a plan may contain; empty: any.
+    objectives : tuple of str
+        Client-side steps beside the built-in ones that a strategy may ask for: names of the entry
+        point group ``fedtl.objectives``, or ``path/to/file.py:Class`` at this site. Their code runs
+        on the site's examples, so it has to be trusted.
     coordinators, recipes : tuple of str
         SHA-256 digests (hex): who may ask, and for which runs. Empty: anybody, and any. A site that
         is not told who asks refuses where its policy names some.
@@ -52,6 +56,7 @@ class SitePolicy:
     least_sites: int = 0
     accept_backbones: bool = True
     releases: tuple[str, ...] = ()
+    objectives: tuple[str, ...] = ()
     coordinators: tuple[str, ...] = ()
     recipes: tuple[str, ...] = ()
 

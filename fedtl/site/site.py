@@ -10,31 +10,29 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
-import numpy as np
-import torch
-
 from fedtl import __version__
-from fedtl.errors import DataError, PrivacyError
+from fedtl.errors import FedtlError, PrivacyError
 from fedtl.privacy.ledger import DataSet, Ledger, RequestKey
 from fedtl.privacy.plan import Release
 from fedtl.privacy.release import ABOUT_HELD_OUT
 from fedtl.privacy.secagg import Identity
 from fedtl.site.account import Account, content_of
+from fedtl.site.examples import check_examples, seen
+from fedtl.site.memory import Memory
 from fedtl.site.origin import check_origin
 from fedtl.site.policy import SIMULATED, STRICT, SitePolicy
 from fedtl.site.seal import Seal
 from fedtl.site.standing import told_left
 from fedtl.train.additive import deviations, released
 from fedtl.train.fit import Examples
-from fedtl.train.heads import check_head
+from fedtl.train.heads import check_head, map_key, mapped
+from fedtl.train.objectives import LocalStatistic, make_statistic
 from fedtl.train.streams import SeededStreams, Streams, SystemStreams
-from fedtl.train.units import Units
-from fedtl.train.whitening import MEAN, PULL, is_whitened, whiten
 from fedtl.types import Arrays, Description, Update
-from fedtl.wire.messages import ADDITIVE, MECHANISMS, Request, release_of
+from fedtl.wire.messages import ADDITIVE, MECHANISMS, SUMS, Request, release_of
 
 
 @dataclass
@@ -71,6 +69,8 @@ class Site:
         Public identities of the other sites; None believes a name when it is first met in a run.
     held_out_dataset : DataSet or None
         The held-out records, which pay for noised metrics; they have the whole budget as well.
+    memory : Memory
+        What the site remembers for client-side steps; by default for as long as it lives.
     """
 
     name: str
@@ -87,7 +87,8 @@ class Site:
     identity: Identity | None = field(default=None, repr=False)
     trusted: Mapping[str, bytes] | None = None
     held_out_dataset: DataSet | None = field(default=None, repr=False)
-    _whitened: tuple[tuple[bytes, bytes], tuple[Examples, Examples]] | None = field(
+    memory: Memory = field(default_factory=Memory, repr=False)
+    _whitened: tuple[tuple[bytes, ...], tuple[Examples, Examples]] | None = field(
         default=None, repr=False, init=False
     )
 
@@ -103,7 +104,7 @@ class Site:
         """
         train, held_out = self.load()
         for part in (train, held_out):
-            _check_examples(part, self.width, len(self.classes))
+            check_examples(part, self.width, len(self.classes))
         return train, held_out
 
     @property
@@ -130,12 +131,10 @@ class Site:
         head : mapping of str to NDArray
             Checked before.
         """
-        if not is_whitened(head):
+        if not (key := map_key(head)):
             return self.examples
-        key = head[MEAN].tobytes(), head[PULL].tobytes()
         if self._whitened is None or self._whitened[0] != key:
-            mean, pull = (torch.from_numpy(np.array(head[name])) for name in (MEAN, PULL))
-            train, held_out = (_whitened(part, mean, pull) for part in self.examples)
+            train, held_out = (seen(part, mapped(head, part.x)) for part in self.examples)
             self._whitened = key, (train, held_out)
         return self._whitened[1]
 
@@ -161,6 +160,7 @@ class Site:
         account = self.account(request, kind, run, seal=seal)
         if account is not None and (given := account.answered()) is not None:
             return given
+        statistic = self._statistic(request) if kind == SUMS else None
         train = self.whitened(request.arrays)[0]
         check_seal(self, request, release, seal)
         self.rules.check_size(self.name, len(train))
@@ -168,15 +168,27 @@ class Site:
         streams = self.streams(request)
         update = Update(
             released(
-                train, len(self.classes), mechanism=mechanism, release=release, streams=streams
+                train,
+                len(self.classes),
+                mechanism=mechanism,
+                release=release,
+                streams=streams,
+                statistic=statistic,
             ),
             1.0 if release else float(len(train)),
             releases,
         )
         if seal is not None:
-            needed = deviations(release, self.width, mechanism) if release else {}
+            needed = deviations(release, train.x.shape[1], mechanism) if release else {}
             update = seal.close(update, release, needed, streams)
         return update if account is None else account.keep(update)
+
+    def _statistic(self, request: Request) -> LocalStatistic:
+        """Return what sums are asked for, made of the site's own code."""
+        if request.objective is None:
+            raise FedtlError("The message names no statistic.", code="message.invalid")
+        allowed = None if self.simulated else self.rules.objectives
+        return make_statistic(request.objective, allowed=allowed)
 
     def account(
         self,
@@ -232,27 +244,6 @@ class Site:
         if self.simulated and request.seed is not None:
             return SeededStreams(request.seed, request.round, self.name, purpose)
         return SystemStreams()
-
-
-def _check_examples(examples: Examples, width: int, classes: int) -> None:
-    labels = examples.y
-    fits = examples.x.shape == (len(labels), width) and len(examples.norms) == len(labels)
-    known = not len(labels) or (int(labels.min()) >= 0 and int(labels.max()) < classes)
-    if not (fits and known and bool(examples.norms.isfinite().all())):
-        raise DataError(
-            f"The site's examples are not {width} finite features in {classes} classes.",
-            next_step="Extract the features again, and check the list of classes.",
-        )
-
-
-def _whitened(examples: Examples, mean: torch.Tensor, pull: torch.Tensor) -> Examples:
-    x = whiten(examples.x, mean, pull)
-    if x is examples.x:
-        return examples
-    made = Examples.of(x, examples.y)
-    if examples.units is None:
-        return made
-    return replace(made, units=Units.of(x, [str(unit) for unit in examples.units.of_row.tolist()]))
 
 
 def check_seal(site: Site, request: Request, release: Release | None, seal: Seal | None) -> None:

@@ -12,6 +12,7 @@ statistics     ``gram`` [d (d + 1) / 2]: Σ x xᵀ,           sqrt(2), of (gram 
                ``moment`` [d, C]: Σ x one_hot(y)ᵀ
 mean           ``sum`` [d - 1]: Σ u                        R
 covariance     ``gram`` [d (d - 1) / 2]: Σ u uᵀ            R²
+sums           ``sum`` [k]: Σ rows of a LocalStatistic     R
 ============== =========================================== =====================================
 
 ``x`` are the features, ``u`` the same without the bias, R the clip norm. Gram matrices are upper
@@ -29,17 +30,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedtl.errors import PrivacyError
+from fedtl.errors import FedtlError, PrivacyError
 from fedtl.privacy.discrete import enlarged, whole_noise
 from fedtl.privacy.plan import Release
 from fedtl.train.batches import shares
 from fedtl.train.fit import Examples
+from fedtl.train.objectives.statistic import LocalStatistic
 from fedtl.train.streams import Streams
 
 Sums = dict[str, NDArray[np.float64]]
 Deviations = Mapping[str, float | NDArray[np.float64]]
 
-MECHANISMS = ("statistics", "mean", "covariance")
+MECHANISMS = ("statistics", "mean", "covariance", "sums")
 _ROWS_AT_ONCE = 4096
 _FINER = 28
 """Bits by which a step is finer than the noise: fine beside it, and sums fit into 63 bits."""
@@ -52,6 +54,7 @@ def released(
     mechanism: str,
     release: Release | None = None,
     streams: Streams | None = None,
+    statistic: LocalStatistic | None = None,
 ) -> Sums:
     """Compute a site's sums in float64 as they may leave the site, or be sealed there.
 
@@ -59,19 +62,21 @@ def released(
     ----------
     examples : Examples
         ``n`` examples with ``d`` features.
-    mechanism : {"statistics", "mean", "covariance"}
+    mechanism : {"statistics", "mean", "covariance", "sums"}
         What is summed.
     release : Release, optional
         Clips to its ``clip_norm`` and adds its noise; without one, the plain sums.
     streams : Streams, optional
         Where the noise comes from.
+    statistic : LocalStatistic, optional
+        What ``sums`` are of.
 
     Raises
     ------
     PrivacyError
         The release covers something else, or there are no streams for its noise.
     """
-    out = sums(examples, classes, mechanism=mechanism, release=release)
+    out = sums(examples, classes, mechanism=mechanism, release=release, statistic=statistic)
     if release is None:
         return out
     needed = deviations(release, examples.x.shape[1], mechanism)
@@ -121,10 +126,19 @@ def statistics(
     return released(examples, classes, mechanism="statistics", release=release, streams=streams)
 
 
-def sums(examples: Examples, classes: int, *, mechanism: str, release: Release | None) -> Sums:
+def sums(
+    examples: Examples,
+    classes: int,
+    *,
+    mechanism: str,
+    release: Release | None,
+    statistic: LocalStatistic | None = None,
+) -> Sums:
     """Return a site's sums, clipped if there is a release, without noise."""
     if mechanism == "statistics":
         return _statistics(examples, classes, release)
+    if mechanism == "sums":
+        return _rows(examples, classes, release, statistic)
     d = examples.x.shape[1] - 1
     total = torch.zeros(d, dtype=torch.float64)
     gram = torch.zeros(d, d, dtype=torch.float64)
@@ -149,6 +163,30 @@ def _statistics(examples: Examples, classes: int, release: Release | None) -> Su
         gram.addmm_(rows.T, counted)
         moment.index_add_(1, y, counted.T)
     return {"gram": gram.numpy()[np.triu_indices(d)], "moment": moment.numpy()}
+
+
+def _rows(
+    examples: Examples, classes: int, release: Release | None, statistic: LocalStatistic | None
+) -> Sums:
+    if statistic is None:
+        raise PrivacyError(
+            "Sums were asked for, and no statistic is named.",
+            next_step="Name it in the message: fedtl.wire.objective.with_objective.",
+            code="message.invalid",
+        )
+    size = statistic.size(examples.x.shape[1], classes)
+    total = torch.zeros(size, dtype=torch.float64)
+    for x, y, share in _blocks(examples, release):
+        rows = statistic.rows(x, y, classes).double()
+        if rows.shape != (len(x), size):
+            raise FedtlError(
+                f"{type(statistic).__name__}.rows returns the shape {list(rows.shape)} for "
+                f"{len(x)} examples of size {size}.",
+                next_step="Return one row of the promised size for each example.",
+                code="objective.invalid",
+            )
+        total += share @ _clipped(rows.nan_to_num(0.0, 0.0, 0.0), release)
+    return {"sum": total.numpy()}
 
 
 def _blocks(examples: Examples, release: Release | None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -189,7 +227,7 @@ def deviations(release: Release, width: int, mechanism: str) -> Deviations:
             code="plan.mismatch",
         )
     noise, clip = release.noise_multiplier, release.clip_norm
-    if mechanism == "mean":
+    if mechanism in ("mean", "sums"):
         return {"sum": noise * clip}
     diagonal = gram_deviation(release)
     if mechanism == "covariance":
@@ -209,11 +247,14 @@ def _symmetric(d: int) -> NDArray[np.float64]:
     return np.where(rows == columns, 1.0, math.sqrt(0.5))
 
 
-def shapes(mechanism: str, width: int, classes: int) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of the arrays of a mechanism."""
+def shapes(
+    mechanism: str, width: int, classes: int, *, size: int = 0
+) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the arrays of a mechanism; ``size`` is that of a scripted statistic."""
     known: dict[str, dict[str, tuple[int, ...]]] = {
         "statistics": {"gram": (math.comb(width + 1, 2),), "moment": (width, classes)},
         "mean": {"sum": (width - 1,)},
         "covariance": {"gram": (math.comb(width, 2),)},
+        "sums": {"sum": (size,)},
     }
     return known[mechanism]

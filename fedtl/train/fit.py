@@ -21,6 +21,8 @@ from fedtl.errors import PrivacyError
 from fedtl.privacy.clip import clip_residuals
 from fedtl.privacy.release import Release
 from fedtl.train.batches import Batch, Examples, batches, chunks
+from fedtl.train.objectives.bound import Bound
+from fedtl.train.objectives.guide import Guide
 from fedtl.train.optim import Optimizer
 from fedtl.train.streams import Streams, add_normal
 from fedtl.train.task import TrainTask
@@ -38,13 +40,15 @@ def fit(
     release: Release | None,
     streams: Sequence[Streams],
     round_: int = 1,
+    objective: Bound | None = None,
     chunk: int | None = None,
 ) -> Tensor:
     """Train one linear softmax head per site for one round.
 
-    The loss is the mean cross-entropy. Under privacy, every step releases the sum of the examples'
-    clipped gradients plus Gaussian noise (Abadi et al. 2016, arXiv:1607.00133, alg. 1), divided by
-    the publicly known expected batch; without one, the plain mean gradient of the batch.
+    The loss is the mean cross-entropy, or what an objective makes of it. Under privacy, every step
+    releases the sum of the examples' clipped gradients plus Gaussian noise (Abadi et al. 2016,
+    arXiv:1607.00133, alg. 1), divided by the publicly known expected batch; without one, the plain
+    mean gradient of the batch.
 
     Parameters
     ----------
@@ -61,6 +65,8 @@ def fit(
         One per head.
     round_ : int
         Server round from 1, for the learning-rate schedule.
+    objective : Bound, optional
+        A client-side step (:mod:`fedtl.train.objectives`) for all of the sites.
     chunk : int, optional
         Sites per tensor program; the default fits the device.
 
@@ -75,7 +81,9 @@ def fit(
         The release does not cover the task: its sampling, or steps that need noise of their own.
     """
     check_sampling(task, release)
-    trained = heads.clone(memory_format=torch.contiguous_format)
+    with one_thread():  # threads that must be woken for it take longer than the copy
+        trained = heads.clone(memory_format=torch.contiguous_format)
+    rule = objective.to(heads) if objective is not None else None
     if chunk is None and heads.device.type == "cpu":
         parts = list(chunks(sites, task))
     else:
@@ -91,7 +99,8 @@ def fit(
                 data = [site.to(heads.device) for site in sites[part]]
                 if release is not None and release.unit_cap:
                     data = [site.at_most(release.unit_cap) for site in data]
-                _fit_chunk(trained[part], data, task, release, streams[part], round_)
+                own = rule.part(part) if rule is not None else None
+                _fit_chunk(trained[part], data, task, release, streams[part], round_, own)
     return trained
 
 
@@ -104,6 +113,13 @@ def check_sampling(task: TrainTask, release: Release | None) -> None:
     """Refuse what the release does not cover; at rate 1 a Poisson batch is full."""
     if release is None:
         return
+    if task.epochs:
+        raise PrivacyError(
+            f"The plan counts steps, and the task asks for {task.epochs} passes over the data, "
+            "whatever their number.",
+            next_step="Set train.local_epochs = 0 and train.local_steps.",
+            code="plan.mismatch",
+        )
     if release.honest_sites and (task.steps > 1 or task.optimizer != "sgd"):
         raise PrivacyError(
             f"Noise is shared out over sites, and the task asks for {task.steps} steps of "
@@ -129,24 +145,25 @@ def _fit_chunk(
     release: Release | None,
     streams: Sequence[Streams],
     round_: int,
+    objective: Bound | None,
 ) -> None:
     """Run the steps of one round on a chunk, heads ``[S, C, d]``, in place.
 
     No step makes an array of that size anew: the system would zero its pages every time.
     """
-    start = weights.clone() if task.proximal_mu else None
+    guide = Guide.of(objective, weights)
     average: Tensor | None = None
     gradient = torch.empty_like(weights)
     optimizer = Optimizer(task)
     for step, batch in enumerate(batches(sites, task, release, streams)):
-        _mean_gradient(weights, batch, release, out=gradient)
+        _mean_gradient(weights, batch, release, guide, out=gradient)
         if release is not None and not release.honest_sites:
             add_normal(gradient, streams, gradient_deviation(release))
         if task.weight_decay:
             gradient.add_(weights, alpha=task.weight_decay)
-        if start is not None:
-            gradient.add_(weights - start, alpha=task.proximal_mu)
+        guide.correct(gradient, weights)
         optimizer.step(weights, gradient, task.lr_at(round_, step))
+        guide.after_step(weights)
         if task.averaging:
             average = weights.clone() if average is None else average
             average.lerp_(weights, 1 - task.averaging)
@@ -154,10 +171,12 @@ def _fit_chunk(
         weights.copy_(average)
 
 
-def _mean_gradient(weights: Tensor, batch: Batch, release: Release | None, out: Tensor) -> None:
+def _mean_gradient(
+    weights: Tensor, batch: Batch, release: Release | None, guide: Guide, out: Tensor
+) -> None:
     """Average each site's (clipped) gradients over its batch: ``[S, C, d]``."""
     share = _share(batch, release)
-    for at, (residuals, part) in enumerate(_clipped_residuals(weights, batch, release)):
+    for at, (residuals, part) in enumerate(_clipped_residuals(weights, batch, release, guide)):
         residuals.mul_(share)
         if at == 0:
             _outer(residuals, part.x, out)
@@ -166,7 +185,7 @@ def _mean_gradient(weights: Tensor, batch: Batch, release: Release | None, out: 
 
 
 def _clipped_residuals(
-    weights: Tensor, batch: Batch, release: Release | None
+    weights: Tensor, batch: Batch, release: Release | None, guide: Guide
 ) -> Iterator[tuple[Tensor, Batch]]:
     """Yield p - y of every block, scaled so that each example's or unit's gradient is bounded.
 
@@ -175,13 +194,13 @@ def _clipped_residuals(
     """
     if release is not None and batch.units is not None:
         blocks = list(batch.blocks())
-        whole = torch.cat([_residuals(weights, part) for part in blocks]).nan_to_num_(0.0)
+        whole = torch.cat([_residuals(weights, part, guide) for part in blocks]).nan_to_num_(0.0)
         batch.units.clip(whole, release.clip_norm)
         parts = torch.split(whole, [len(part.y) for part in blocks])
         yield from zip(parts, blocks, strict=True)
         return
     for part in batch.blocks():
-        residuals = _residuals(weights, part)
+        residuals = _residuals(weights, part, guide)
         if release is not None:
             residuals.nan_to_num_(0.0)
         if release is not None and release.example_clip is not None and part.norms is not None:
@@ -189,10 +208,13 @@ def _clipped_residuals(
         yield residuals, part
 
 
-def _residuals(weights: Tensor, part: Batch) -> Tensor:
-    """Return p - y, ``[R, C]``, in float32 also for heads in float64."""
+def _residuals(weights: Tensor, part: Batch, guide: Guide) -> Tensor:
+    """Return p - y, or an objective's own, ``[R, C]``, in float32 also for heads in float64."""
     heads = weights if weights.dtype == torch.float32 else weights.float()
-    residuals = torch.softmax(_scores(heads, part.x), dim=-1)
+    scores = _scores(heads, part.x)
+    if (own := guide.residuals(scores, part.y)) is not None:
+        return own
+    residuals = torch.softmax(scores, dim=-1)
     return residuals.scatter_(-1, part.y.unsqueeze(-1), -1.0, reduce="add")
 
 

@@ -9,8 +9,12 @@ from torch import Tensor
 
 from fedtl.errors import FedtlError
 from fedtl.rng import stream
+from fedtl.train.random_features import RANDOM, RandomMap, fits, is_random, random_features
 from fedtl.train.whitening import MEAN, PULL, is_whitened, whiten
 from fedtl.types import Arrays
+
+_MAPS = (MEAN, PULL, RANDOM)
+"""What a head says of the features it looks at; sites do not train it."""
 
 
 def initial_head(
@@ -21,6 +25,7 @@ def initial_head(
     hidden: int = 64,
     seed: int = 0,
     directions: int | None = None,
+    feature_map: RandomMap | None = None,
 ) -> dict[str, NDArray[np.float32]]:
     """Return the head every site starts from.
 
@@ -39,12 +44,18 @@ def initial_head(
     directions : int, optional
         Gives a linear head a place for the whitening of its features, in so many directions; it
         starts without any (:mod:`fedtl.train.whitening`).
+    feature_map : RandomMap, optional
+        Gives a linear head random features to look at (:mod:`fedtl.train.random_features`), drawn
+        from the run's seed.
 
     Examples
     --------
     >>> initial_head("linear", 4, 3)["weight"].shape
     (3, 4)
     """
+    if kind == "linear" and feature_map is not None:
+        weight = np.zeros((classes, feature_map.dimensions + 1), np.float32)
+        return {"weight": weight, RANDOM: feature_map.entry(seed)}
     if kind == "linear":
         head: dict[str, NDArray[np.float32]] = {"weight": np.zeros((classes, width), np.float32)}
         if directions is not None:
@@ -61,8 +72,28 @@ def initial_head(
 
 
 def trained_part(head: Arrays) -> Arrays:
-    """Return what sites train of a head, and answer: all but the whitening of its features."""
-    return {name: values for name, values in head.items() if name not in (MEAN, PULL)}
+    """Return what sites train of a head, and answer: all but what it says of its features."""
+    return {name: values for name, values in head.items() if name not in _MAPS}
+
+
+def map_key(head: Arrays) -> tuple[bytes, ...]:
+    """Return what tells the features that a head looks at from others; () are the plain ones."""
+    made = [head[name].tobytes() for name in _MAPS if name in head]
+    return (*made, str(head["weight"].shape[1]).encode()) if made else ()
+
+
+def mapped(head: Arrays, x: Tensor) -> Tensor:
+    """Return plain features ``[n, d]`` as a (checked) head looks at them; often ``x`` itself."""
+    if is_random(head):
+        return random_features(x, head[RANDOM], head["weight"].shape[1] - 1)
+    if is_whitened(head):
+        return whiten(x, *(torch.from_numpy(np.array(head[name])) for name in (MEAN, PULL)))
+    return x
+
+
+def features_of(head: Arrays, width: int) -> int:
+    """Return how many features, bias included, a head looks at, made from ``width`` of them."""
+    return head["weight"].shape[1] if "weight" in head else width
 
 
 def n_classes(head: Arrays) -> int:
@@ -74,9 +105,7 @@ def logits(head: Arrays, x: Tensor) -> Tensor:
     """Return ``[n, C]`` scores of ``[n, d]`` features."""
     tensors = {name: torch.from_numpy(np.array(value)) for name, value in head.items()}
     if "weight" in tensors:
-        if is_whitened(tensors):
-            x = whiten(x, tensors[MEAN], tensors[PULL])
-        return x @ tensors["weight"].to(x.device).T
+        return mapped(head, x) @ tensors["weight"].to(x.device).T
     from fedtl.privacy.opacus_fit import mlp_logits
 
     return mlp_logits({k: v.to(x.device) for k, v in tensors.items()}, x)
@@ -92,21 +121,23 @@ def check_head(head: Arrays, *, width: int, classes: int) -> None:
     """
     names = set(head)
     if names in ({"weight"}, {"weight", MEAN, PULL}):
-        fits = head["weight"].shape == (classes, width)
+        good = head["weight"].shape == (classes, width)
         if is_whitened(head):
-            fits = fits and head[MEAN].shape == (width - 1,)
-            fits = fits and head[PULL].ndim == 2 and len(head[PULL]) == width - 1
-            fits = fits and head[PULL].shape[1] < width
+            good = good and head[MEAN].shape == (width - 1,)
+            good = good and head[PULL].ndim == 2 and len(head[PULL]) == width - 1
+            good = good and head[PULL].shape[1] < width
+    elif names == {"weight", RANDOM}:
+        good = fits(head[RANDOM], head["weight"]) and len(head["weight"]) == classes
     elif names == {"hidden.weight", "hidden.bias", "out.weight", "out.bias"}:
         hidden = head["hidden.bias"].shape[0] if head["hidden.bias"].ndim else 0
-        fits = (
+        good = (
             head["hidden.weight"].shape == (hidden, width)
             and head["out.weight"].shape == (classes, hidden)
             and head["out.bias"].shape == (classes,)
         )
     else:
-        fits = False
-    if not fits or not all(np.isfinite(v).all() for v in head.values()):
+        good = False
+    if not good or not all(np.isfinite(v).all() for v in head.values()):
         shapes = {name: tuple(value.shape) for name, value in head.items()}
         raise FedtlError(
             f"The received head {shapes} does not fit {classes} classes and {width} features, or "

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fedtl.errors import RecipeError
 from fedtl.privacy.opacus_fit import fit_mlp
 from fedtl.privacy.release import Release
+from fedtl.privacy.steering import CrossEntropy
 from fedtl.train.fit import Examples, check_sampling
+from fedtl.train.objectives.bound import Bound
+from fedtl.train.objectives.guide import Guide
 from fedtl.train.streams import Streams
 from fedtl.train.task import TrainTask
 from fedtl.train.threads import LARGE, one_thread
@@ -25,6 +30,7 @@ def fit_mlp_head(
     release: Release | None,
     streams: Streams,
     round_: int = 1,
+    objective: Bound | None = None,
 ) -> Arrays:
     """Train an MLP head on one site for one round; see :func:`fedtl.train.fit.fit`.
 
@@ -34,6 +40,8 @@ def fit_mlp_head(
         As made by :func:`fedtl.train.heads.initial_head`; left alone.
     round_ : int
         Server round from 1, for the learning-rate schedule.
+    objective : Bound, optional
+        A client-side step for this one site.
 
     Raises
     ------
@@ -46,9 +54,10 @@ def fit_mlp_head(
     _check_supported(task, release)
     if release is not None and release.unit_cap:
         examples = examples.at_most(release.unit_cap)
+    state = {name: torch.from_numpy(np.array(values, np.float32)) for name, values in head.items()}
     with one_thread(unless=examples.x.numel() > LARGE):
         trained = fit_mlp(
-            {name: torch.from_numpy(np.array(values, np.float32)) for name, values in head.items()},
+            state,
             examples.x,
             examples.y,
             steps=task.steps,
@@ -63,9 +72,30 @@ def fit_mlp_head(
             normal=streams.normal,
             momentum=task.momentum,
             weight_decay=task.weight_decay,
-            proximal_mu=task.proximal_mu,
+            steering=_Steered(objective, state) if objective is not None else None,
         )
     return {name: values.numpy() for name, values in trained.items()}
+
+
+class _Steered(CrossEntropy):
+    """An objective at a single site, whose arrays get a site axis of length one."""
+
+    def __init__(self, objective: Bound, state: Mapping[str, Tensor]) -> None:
+        self._guides = {
+            name: Guide.of(objective, value[None], name) for name, value in state.items()
+        }
+
+    def loss(self, scores: Tensor, y: Tensor) -> Tensor:
+        """Return a sum whose gradient with respect to the scores is the objective's."""
+        guide = next(iter(self._guides.values()))
+        own = guide.residuals(scores.detach().clone(), y)
+        return super().loss(scores, y) if own is None else (scores * own).sum()
+
+    def correct(self, name: str, gradient: Tensor, weights: Tensor) -> None:
+        self._guides[name].correct(gradient[None], weights[None])
+
+    def after_step(self, name: str, weights: Tensor) -> None:
+        self._guides[name].after_step(weights[None])
 
 
 def _rate(task: TrainTask, release: Release | None, size: int) -> float:

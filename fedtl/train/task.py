@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from fedtl.errors import RecipeError, nearest
 from fedtl.recipe import Recipe
@@ -23,6 +23,9 @@ class TrainTask:
     ----------
     rounds, steps : int
         Rounds of the whole run, and optimiser steps per round.
+    epochs : int
+        Where above 0, a site takes as many steps as go through its examples so often instead: not
+        for private runs, whose plans count steps (and the number would tell the site's size).
     sampling : {"full", "poisson", "shuffle"}
         All examples in every step; each example with probability ``batch_size / size``; or batches
         cut from a shuffled order (not for private runs: its privacy is not the Poisson one).
@@ -36,8 +39,6 @@ class TrainTask:
         Added to the gradient as ``weight_decay * W`` (after the noise: it needs no privacy).
     averaging : float
         Decay of an exponential average of the iterates of a round; 0 returns the last iterate.
-    proximal_mu : float
-        FedProx (Li et al. 2020, arXiv:1812.06127, eq. 2): pulls towards the round's start.
     head : {"linear", "mlp"}
         ``hidden`` is the width of the MLP's hidden layer.
     """
@@ -52,9 +53,9 @@ class TrainTask:
     weight_decay: float = 0.0
     schedule: str = "constant"
     averaging: float = 0.0
-    proximal_mu: float = 0.0
     head: str = "linear"
     hidden: int = 64
+    epochs: int = 0
 
     def __post_init__(self) -> None:
         for name, known in (
@@ -67,13 +68,14 @@ class TrainTask:
                 raise RecipeError(
                     f"train.{name} = {value!r} is unknown.", next_step=nearest(str(value), known)
                 )
-        for name in ("rounds", "steps", "batch_size", "hidden"):
-            if not isinstance(value := getattr(self, name), int) or value < 1:
+        counts = {"rounds": 1, "steps": 1, "batch_size": 1, "hidden": 1, "epochs": 0}
+        for name, least in counts.items():
+            if not isinstance(value := getattr(self, name), int) or value < least:
                 raise RecipeError(
-                    f"train.{name} = {value!r} is no whole number from 1.",
-                    next_step="Give a whole number from 1.",
+                    f"train.{name} = {value!r} is no whole number from {least}.",
+                    next_step=f"Give a whole number from {least}.",
                 )
-        for name in ("lr", "momentum", "weight_decay", "averaging", "proximal_mu"):
+        for name in ("lr", "momentum", "weight_decay", "averaging"):
             value = getattr(self, name)
             top = 1.0 if name in ("momentum", "averaging") else math.inf
             if not (math.isfinite(value) and 0 <= value < top):
@@ -100,7 +102,16 @@ class TrainTask:
             averaging=train.averaging,
             head=recipe.head.kind,
             hidden=recipe.head.hidden,
+            epochs=train.local_epochs,
         )
+
+    def at(self, examples: int) -> TrainTask:
+        """Return the task of a site with so many examples, its number of steps filled in."""
+        if not self.epochs:
+            return self
+        batch = examples if self.sampling == "full" else min(self.batch_size, examples)
+        per_epoch = max(examples // max(batch, 1), 1)
+        return replace(self, steps=self.epochs * per_epoch, epochs=0)
 
     def lr_at(self, round_: int, step: int) -> float:
         """Return the learning rate of ``step`` (from 0) in ``round_`` (from 1)."""

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from flwr.app import Message
 from flwr.clientapp import ClientApp
 
+from fedtl.garbage import undisturbed
 from fedtl.site.answer import SiteOf, answer_train
 from fedtl.transport.local import LocalGrid
 from fedtl.wire.messages import TRAIN
@@ -45,4 +46,6 @@ class StackedGrid(LocalGrid):
             _log.debug("'%s' messages are not stacked; they run one by one.", kind)
         late = deadline is not None and time.monotonic() > deadline
         pairs = [] if late else [(m, self.context(m.metadata.dst_node_id)) for m in stacked]
-        return answer_train(pairs, self._site_of) + super().answer(others, deadline)
+        with undisturbed():
+            answers = answer_train(pairs, self._site_of)
+        return answers + super().answer(others, deadline)

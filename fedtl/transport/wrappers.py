@@ -141,7 +141,7 @@ class DropoutGrid(WrappedGrid):
     ) -> Iterable[Message]:
         """Push messages and lose some of the replies."""
         sent = list(messages)
-        round_ = next((_round_of(m) for m in sent), 0)
+        round_ = next((round_of(m) for m in sent), 0)
         replies = self.inner.send_and_receive(sent, timeout=timeout)
         return [reply for reply in replies if not self._lost(reply, round_)]
 
@@ -152,7 +152,8 @@ class DropoutGrid(WrappedGrid):
         return bool(stream(self._seed, "dropout", round_, name).random() < self._rate)
 
 
-def _round_of(message: Message) -> int:
+def round_of(message: Message) -> int:
+    """Return the round that a message says it is of; 0 if it says none."""
     for config in records(message.content, ConfigRecord):
         if isinstance(round_ := config.get("server-round"), int):
             return round_

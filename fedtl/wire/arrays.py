@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from io import BytesIO
 from tokenize import TokenError
 from typing import Any
@@ -20,6 +21,12 @@ _UNREADABLE = (ValueError, TypeError, SyntaxError, TokenError, MemoryError, Recu
 """What NumPy's parser of headers was seen to raise."""
 
 
+@lru_cache(maxsize=64)
+def _name(dtype: np.dtype[Any]) -> str:
+    """Return a dtype's name, which NumPy spells anew every time."""
+    return str(dtype)
+
+
 class HostArray(Array):
     """An ``Array`` that keeps its values and serialises them only when bytes are asked for.
 
@@ -34,7 +41,7 @@ class HostArray(Array):
         kept = np.ascontiguousarray(values).view()
         kept.flags.writeable = False
         # Array.__setattr__ keeps a cache of serialised chunks in step, and there is none yet
-        self.__dict__.update(dtype=str(kept.dtype), shape=kept.shape, stype=_STYPE, _values=kept)
+        self.__dict__.update(dtype=_name(kept.dtype), shape=kept.shape, stype=_STYPE, _values=kept)
 
     @property
     def data(self) -> bytes:  # type: ignore[override]

@@ -8,7 +8,8 @@ from __future__ import annotations
 TRAIN, LABELS = "train", "train.labels"
 EVALUATE, DESCRIBE = "evaluate", "query.describe"
 STATISTICS, MEAN, COVARIANCE = "train.statistics", "train.mean", "train.covariance"
-ADDITIVE = {STATISTICS: "statistics", MEAN: "mean", COVARIANCE: "covariance"}
+SUMS = "train.sums"
+ADDITIVE = {STATISTICS: "statistics", MEAN: "mean", COVARIANCE: "covariance", SUMS: "sums"}
 """Messages that ask for sums over examples, and the mechanism of their release."""
 MECHANISMS = {TRAIN: "gradients", **ADDITIVE, LABELS: "labels", EVALUATE: "metrics"}
 """Message type to the mechanism that its answer is released by."""

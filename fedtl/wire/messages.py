@@ -5,8 +5,9 @@ message type           asks                                               answer
 =====================  =================================================  =========================
 ``train``              head + config (task, plan, seed, server-round)     trained head + metrics
 ``train.statistics``,  config (plan, seed, server-round); head, if        sums + metrics
-``train.mean``,        features are whitened
-``train.covariance``
+``train.mean``,        features are whitened; which statistic
+``train.covariance``,
+``train.sums``
 ``train.labels``       config (plan, seed, server-round 0)                counts of labels + metrics
 ``evaluate``           head + config (plan, seed, server-round,           sums of right and wrong
                        confusion)                                         answers and of losses
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -29,10 +30,12 @@ from numpy.typing import NDArray
 
 from fedtl.errors import FedtlError, SiteFailure
 from fedtl.privacy.plan import PrivacyPlan, Release
+from fedtl.train.objective_name import ObjectiveName
 from fedtl.train.task import TrainTask
 from fedtl.types import Description, Evaluation, Update
 from fedtl.wire.arrays import HostRecordDict, pack, unpack
 from fedtl.wire.charter import CHARTER, Charter, read_charter
+from fedtl.wire.compress import Compression
 from fedtl.wire.kinds import ADDITIVE as ADDITIVE
 from fedtl.wire.kinds import COVARIANCE as COVARIANCE
 from fedtl.wire.kinds import DESCRIBE as DESCRIBE
@@ -41,11 +44,15 @@ from fedtl.wire.kinds import LABELS as LABELS
 from fedtl.wire.kinds import MEAN as MEAN
 from fedtl.wire.kinds import MECHANISMS as MECHANISMS
 from fedtl.wire.kinds import STATISTICS as STATISTICS
+from fedtl.wire.kinds import SUMS as SUMS
 from fedtl.wire.kinds import TRAIN as TRAIN
+from fedtl.wire.objective import BESIDE, read_objective
 
 SEALED = "secagg"
 """Key of the record that asks for an answer hidden in a sum; see :mod:`fedtl.wire.sealed`."""
-WEIGHT, RELEASES = "num-examples", "releases"
+COMPRESS = "compress"
+"""Key of what a config says about the size of the answer; see :mod:`fedtl.wire.compress`."""
+WEIGHT, RELEASES, STEPS = "num-examples", "releases", "steps"
 _FAILURE = 1
 
 Record = TypeVar("Record", ArrayRecord, ConfigRecord, MetricRecord)
@@ -53,6 +60,7 @@ Record = TypeVar("Record", ArrayRecord, ConfigRecord, MetricRecord)
 # every message of a run says the same, and a message of a simulation costs less than its parsing
 _read_task = lru_cache(maxsize=16)(TrainTask.from_json)
 _read_plan = lru_cache(maxsize=16)(PrivacyPlan.from_json)
+_read_compression = lru_cache(maxsize=16)(Compression.from_json)
 
 
 def records(content: RecordDict, kind: type[Record]) -> list[Record]:
@@ -71,6 +79,9 @@ class Request:
     seed: int | None
     confusion: bool = True
     charter: Charter | None = None
+    objective: ObjectiveName | None = None
+    beside: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    compression: Compression | None = None
 
 
 def task_config(
@@ -106,32 +117,33 @@ def read_request(content: RecordDict) -> Request:
     others = (SEALED, CHARTER)
     configs = (r for k, r in content.items() if k not in others and isinstance(r, ConfigRecord))
     config = next(configs, ConfigRecord())
-    heads = records(content, ArrayRecord)
+    beside = content.get(BESIDE)
+    heads = [r for k, r in content.items() if k != BESIDE and isinstance(r, ArrayRecord)]
     if len(heads) > 1:
         raise _unreadable()
     round_, seed = config.get("server-round", 1), config.get("seed")
     task, plan = config.get("task", ""), config.get("plan", "")
-    mu, confusion = config.get("proximal-mu", 0.0), config.get("confusion", True)
+    confusion, smaller = config.get("confusion", True), config.get(COMPRESS, "")
     if not (
         isinstance(round_, int)
         and isinstance(task, str)
         and isinstance(plan, str)
         and isinstance(seed, int | None)
-        and isinstance(mu, float | int)
         and isinstance(confusion, bool)
+        and isinstance(smaller, str)
     ):
         raise _unreadable()
-    parsed = _read_task(task) if task else None
-    if parsed is not None and mu:
-        parsed = replace(parsed, proximal_mu=float(mu))
     return Request(
         arrays=unpack(heads[0]) if heads else {},
-        task=parsed,
+        task=_read_task(task) if task else None,
         plan=_read_plan(plan) if plan else None,
         round=round_,
         seed=seed,
         confusion=confusion,
         charter=read_charter(content),
+        objective=read_objective(config),
+        compression=_read_compression(smaller) if smaller else None,
+        beside=unpack(beside) if isinstance(beside, ArrayRecord) else {},
     )
 
 
@@ -159,6 +171,8 @@ def _unreadable() -> FedtlError:
 def update_reply(request: Message, update: Update) -> Message:
     """Answer a training message."""
     metrics = MetricRecord({WEIGHT: update.weight, RELEASES: update.releases})
+    if update.steps:
+        metrics[STEPS] = update.steps
     content = HostRecordDict({"arrays": pack(update.arrays), "metrics": metrics})
     return Message(content, reply_to=request)
 

@@ -12,6 +12,7 @@ from fedtl.errors import FedtlError
 from fedtl.wire.arrays import HostRecordDict
 from fedtl.wire.charter import CHARTER
 from fedtl.wire.messages import records
+from fedtl.wire.objective import BESIDE
 
 TOGETHER = "evaluation"
 """Key of the record that asks for an evaluation, and of the one that answers."""
@@ -35,7 +36,11 @@ def parted(content: RecordDict) -> tuple[RecordDict, RecordDict]:
     if not isinstance(config, ConfigRecord):
         raise FedtlError("The message is not one of fedtl's.", code="message.invalid")
     train = {k: v for k, v in content.items() if k != TOGETHER}
-    asked = {k: v for k, v in train.items() if k == CHARTER or isinstance(v, ArrayRecord)}
+    asked = {
+        k: v
+        for k, v in train.items()
+        if k == CHARTER or (k != BESIDE and isinstance(v, ArrayRecord))
+    }
     return HostRecordDict(train), HostRecordDict({**asked, "config": config})
 
 
@@ -69,7 +74,10 @@ def parted_reply(content: RecordDict) -> tuple[RecordDict | str, RecordDict | st
 
 def same_head(train: Message, evaluate: Message) -> bool:
     """Say whether two messages to one site carry the same arrays."""
-    heads = [records(m.content, ArrayRecord) for m in (train, evaluate)]
+    heads = [
+        [r for key, r in m.content.items() if key != BESIDE and isinstance(r, ArrayRecord)]
+        for m in (train, evaluate)
+    ]
     if [len(found) for found in heads] != [1, 1]:
         return False
     first, second = (found[0] for found in heads)

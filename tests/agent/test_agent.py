@@ -41,6 +41,7 @@ from fedtl.wire.messages import (
     LABELS,
     MEAN,
     STATISTICS,
+    SUMS,
     TRAIN,
     task_config,
 )
@@ -132,7 +133,7 @@ def test_a_hostile_message_gets_a_code(what: str, socket: Path, site: Site) -> N
 
 
 def test_there_is_no_call_for_data(socket: Path, site: Site) -> None:
-    questions = {DESCRIBE, TRAIN, STATISTICS, MEAN, COVARIANCE, LABELS, EVALUATE}
+    questions = {DESCRIBE, TRAIN, STATISTICS, MEAN, COVARIANCE, SUMS, LABELS, EVALUATE}
     assert set(CALL_OF) == questions | {KEYS, SHARES, CONFIRM, REVEAL, BACKBONE}
     assert len(CALL_OF) == sum(map(len, CALLS.values()))
     with serving(site, socket):

@@ -16,6 +16,7 @@ from reference import autograd_mlp_grad
 from fedtl.errors import DataError, PrivacyError
 from fedtl.privacy import opacus_fit
 from fedtl.privacy.opacus_fit import fit_mlp, mlp_logits
+from fedtl.privacy.steering import CrossEntropy
 
 
 def head(width, hidden, classes, seed=0, scale=1.0):
@@ -205,6 +206,11 @@ def test_poisson_batches_take_each_example_at_the_given_rate():
 @pytest.mark.parametrize("private", [True, False])
 def test_momentum_decay_and_pull_follow_their_formulas(private):
     state, (x, y) = head(4, 3, 2), examples(6, 4, 2)
+
+    class Pulled(CrossEntropy):
+        def correct(self, name, gradient, weights):
+            gradient.add_(weights - state[name], alpha=0.3)
+
     bounds = (0.5, 0.0) if private else (None, None)
     expected = {k: v.clone() for k, v in state.items()}
     velocity = {k: torch.zeros_like(v) for k, v in state.items()}
@@ -225,7 +231,7 @@ def test_momentum_decay_and_pull_follow_their_formulas(private):
         lr=lambda step: 0.2 / (step + 1),
         momentum=0.9,
         weight_decay=0.1,
-        proximal_mu=0.3,
+        steering=Pulled(),
     )
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
 

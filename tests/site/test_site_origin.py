@@ -110,7 +110,6 @@ def test_who_carries_a_charter_cannot_ask_for_another_task() -> None:
     assert asked.task is not None
     there = site(OPEN)
     there.account(asked, TRAIN, "1")
-    there.account(replace(asked, task=replace(asked.task, proximal_mu=0.1)), TRAIN, "1")
     for change in ({"steps": 100}, {"lr": 1.0}, {"sampling": "poisson", "batch_size": 1}):
         forged = replace(asked, task=replace(asked.task, **change))  # type: ignore[arg-type]
         with pytest.raises(FedtlError) as error:

@@ -64,6 +64,7 @@ def slow_fit(
     *,
     round_: int = 1,
     rows: list[Tensor] | None = None,
+    mu: float = 0.0,
 ) -> Tensor:
     """Train one head with torch's own optimisers, in float64; ``rows`` gives the batches."""
     weight = torch.nn.Parameter(head.double().clone())
@@ -82,7 +83,7 @@ def slow_fit(
             gradient += release.noise_multiplier * release.clip_norm * streams.value
             gradient /= release.sampling_rate * release.public_size
         gradient += task.weight_decay * weight.detach()
-        weight.grad = gradient + task.proximal_mu * (weight.detach() - start)
+        weight.grad = gradient + mu * (weight.detach() - start)
         for group in optimizer.param_groups:
             group["lr"] = task.lr_at(round_, step)
         optimizer.step()

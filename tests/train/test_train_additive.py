@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,11 +14,29 @@ from toys import CLASSES, WIDTH, toy_examples, toy_release
 
 from fedtl.errors import PrivacyError
 from fedtl.privacy.plan import Release
-from fedtl.train.additive import MECHANISMS, deviations, released, shapes, sums
+from fedtl.train import additive
+from fedtl.train.additive import MECHANISMS, deviations
 from fedtl.train.fit import Examples
+from fedtl.train.objectives import LocalStatistic
 from fedtl.train.streams import SeededStreams, SystemStreams
 
 N_CLASSES = len(CLASSES)
+
+
+class Crossed(LocalStatistic):
+    """A scripted sum: features of every second class, and how many there are."""
+
+    def size(self, width: int, classes: int) -> int:
+        return width + 1
+
+    def rows(self, x: torch.Tensor, y: torch.Tensor, classes: int) -> torch.Tensor:
+        ones = torch.ones(len(x), 1, dtype=x.dtype)
+        return torch.cat([x * (1 - 2 * (y % 2))[:, None], ones], dim=1)
+
+
+sums = partial(additive.sums, statistic=Crossed())
+released = partial(additive.released, statistic=Crossed())
+shapes = partial(additive.shapes, size=WIDTH + 1)
 each = pytest.mark.parametrize("mechanism", MECHANISMS)
 
 

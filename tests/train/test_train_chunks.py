@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from toys import toy_release
 
 from fedtl.train.fit import Examples, fit
+from fedtl.train.objectives import Bound
+from fedtl.train.objectives.proximal import Proximal
 from fedtl.train.streams import SeededStreams, SystemStreams, add_normal
 from fedtl.train.task import TrainTask
 
@@ -55,17 +57,18 @@ def test_in_a_cohort_a_site_gets_the_bits_it_gets_alone(
         momentum=momentum,
         averaging=averaging,
         weight_decay=pull,
-        proximal_mu=pull,
         schedule="cosine",
     )
     release = (
         toy_release(poisson=sampling == "poisson") if private and sampling != "shuffle" else None
     )
 
+    aim = Bound(Proximal(mu=pull))
+
     def trained(chosen: list[int]) -> torch.Tensor:
         streams = [SeededStreams(1, 1, f"site-{at}") for at in chosen]
         heads, examples = head.expand(len(chosen), -1, -1), [sites[at] for at in chosen]
-        return fit(heads, examples, task=task, release=release, streams=streams)
+        return fit(heads, examples, task=task, release=release, streams=streams, objective=aim)
 
     together = trained(list(range(len(sites))))
     alone = [trained([at])[0] for at in range(len(sites))]

@@ -13,6 +13,8 @@ from toys import toy_examples, toy_release
 from fedtl.errors import PrivacyError
 from fedtl.privacy.plan import Release
 from fedtl.train.fit import Examples, fit
+from fedtl.train.objectives import Bound
+from fedtl.train.objectives.proximal import Proximal
 from fedtl.train.task import TrainTask
 
 
@@ -27,11 +29,18 @@ def fit_one(
     release: Release | None = None,
     streams: object = None,
     round_: int = 1,
+    objective: Bound | None = None,
 ) -> torch.Tensor:
-    streams = streams or Fixed()
-    return fit(
-        start[None], [examples], task=task, release=release, streams=[streams], round_=round_
-    )[0]
+    heads = fit(
+        start[None],
+        [examples],
+        task=task,
+        release=release,
+        streams=[streams or Fixed()],  # type: ignore[list-item]
+        round_=round_,
+        objective=objective,
+    )
+    return heads[0]
 
 
 shapes = st.tuples(
@@ -78,23 +87,26 @@ OPTIONS = {
     "momentum": {"momentum": 0.8},
     "adam": {"optimizer": "adam", "lr": 0.05},
     "weight-decay": {"weight_decay": 0.2},
-    "proximal": {"proximal_mu": 0.7},
+    "proximal": {"mu": 0.7},
     "cosine": {"schedule": "cosine"},
     "linear": {"schedule": "linear"},
     "averaging": {"averaging": 0.6},
     "everything": {"optimizer": "adam", "lr": 0.05, "weight_decay": 0.1, "averaging": 0.5}
-    | {"proximal_mu": 0.3, "schedule": "cosine"},
+    | {"mu": 0.3, "schedule": "cosine"},
 }
 
 
 @pytest.mark.parametrize("private", [False, True], ids=["plain", "private"])
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_options_equal_torchs_optimisers(options: dict[str, object], private: bool) -> None:
-    task = TrainTask(**({"rounds": 4, "steps": 5, "lr": 0.5} | options))  # type: ignore[arg-type]
+    given = {"rounds": 4, "steps": 5, "lr": 0.5} | options
+    mu = float(given.pop("mu", 0.0))  # type: ignore[arg-type]
+    task = TrainTask(**given)  # type: ignore[arg-type]
     release = toy_release() if private else None
     examples, start = toy_examples(25, 2), head(3, 6)
-    expected = slow_fit(start, examples, task, release, Fixed(value=0.3), round_=3)
-    actual = fit_one(start, examples, task, release, Fixed(value=0.3), round_=3)
+    expected = slow_fit(start, examples, task, release, Fixed(value=0.3), round_=3, mu=mu)
+    pulled = Bound(Proximal(mu=mu))
+    actual = fit_one(start, examples, task, release, Fixed(value=0.3), round_=3, objective=pulled)
     torch.testing.assert_close(actual, expected, atol=2e-5, rtol=1e-4)
 
 

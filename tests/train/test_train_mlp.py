@@ -14,6 +14,8 @@ from fedtl.privacy.plan import Release
 from fedtl.train.counts import evaluate
 from fedtl.train.heads import initial_head
 from fedtl.train.mlp import fit_mlp_head
+from fedtl.train.objectives import Bound
+from fedtl.train.objectives.proximal import Proximal
 from fedtl.train.task import TrainTask
 from fedtl.types import Arrays
 
@@ -21,11 +23,21 @@ START = initial_head("mlp", WIDTH, 3, hidden=8, seed=1)
 
 
 def trained(
-    task: TrainTask, release: Release | None = None, *, round_: int = 1, noise: float = 0.0
+    task: TrainTask,
+    release: Release | None = None,
+    *,
+    round_: int = 1,
+    noise: float = 0.0,
+    objective: Bound | None = None,
 ) -> Arrays:
-    streams = Fixed(3, noise)
     return fit_mlp_head(
-        START, toy_examples(40, 1), task=task, release=release, streams=streams, round_=round_
+        START,
+        toy_examples(40, 1),
+        task=task,
+        release=release,
+        streams=Fixed(3, noise),
+        round_=round_,
+        objective=objective,
     )
 
 
@@ -33,7 +45,9 @@ def mlp(**options: object) -> TrainTask:
     return TrainTask(**({"rounds": 4, "steps": 3, "lr": 0.5, "head": "mlp"} | options))  # type: ignore[arg-type]
 
 
-def slow(task: TrainTask, release: Release | None, round_: int, noise: float) -> list[torch.Tensor]:
+def slow(
+    task: TrainTask, release: Release | None, round_: int, noise: float, mu: float
+) -> list[torch.Tensor]:
     """Per-example autograd, clipped over all tensors together, and torch's SGD."""
     examples = toy_examples(40, 1)
     leaves = [torch.nn.Parameter(torch.from_numpy(v.copy())) for v in START.values()]
@@ -55,7 +69,7 @@ def slow(task: TrainTask, release: Release | None, round_: int, noise: float) ->
                 leaf.grad = total / release.public_size
             else:
                 leaf.grad = total / len(examples)
-            leaf.grad += task.proximal_mu * (leaf.detach() - origin)
+            leaf.grad += mu * (leaf.detach() - origin)
         sgd.param_groups[0]["lr"] = task.lr_at(round_, step)
         sgd.step()
     return [leaf.detach() for leaf in leaves]
@@ -64,13 +78,15 @@ def slow(task: TrainTask, release: Release | None, round_: int, noise: float) ->
 @pytest.mark.parametrize("private", [False, True], ids=["plain", "private"])
 @pytest.mark.parametrize(
     "options",
-    [{}, {"schedule": "cosine"}, {"momentum": 0.8}, {"weight_decay": 0.2}, {"proximal_mu": 0.6}],
+    [{}, {"schedule": "cosine"}, {"momentum": 0.8}, {"weight_decay": 0.2}, {"mu": 0.6}],
     ids=str,
 )
 def test_training_equals_the_slow_way(options: dict[str, object], private: bool) -> None:
-    task, release = mlp(**options), toy_release() if private else None
-    expected = slow(task, release, 3, 0.4)
-    actual = trained(task, release, round_=3, noise=0.4)
+    given = dict(options)
+    mu = float(given.pop("mu", 0.0))  # type: ignore[arg-type]
+    task, release = mlp(**given), toy_release() if private else None
+    expected = slow(task, release, 3, 0.4, mu)
+    actual = trained(task, release, round_=3, noise=0.4, objective=Bound(Proximal(mu=mu)))
     for name, value in zip(START, expected, strict=True):
         np.testing.assert_allclose(actual[name], value.numpy(), atol=2e-5, err_msg=name)
 

@@ -26,7 +26,6 @@ tasks = st.builds(
     weight_decay=rates,
     schedule=st.sampled_from(SCHEDULES),
     averaging=rates,
-    proximal_mu=rates,
     head=st.sampled_from(HEADS),
     hidden=st.integers(1, 512),
 )
@@ -54,9 +53,9 @@ def test_learning_rates_follow_the_schedule_over_the_whole_run(task: TrainTask) 
     ("name", "value"),
     [
         *[(name, 0) for name in ("rounds", "steps", "batch_size", "hidden")],
-        *[(name, -0.1) for name in ("lr", "momentum", "weight_decay", "averaging", "proximal_mu")],
+        *[(name, -0.1) for name in ("lr", "momentum", "weight_decay", "averaging")],
         *[(name, 1.0) for name in ("momentum", "averaging")],
-        *[(name, float("nan")) for name in ("lr", "momentum", "weight_decay", "proximal_mu")],
+        *[(name, float("nan")) for name in ("lr", "momentum", "weight_decay")],
         ("lr", float("inf")),
     ],
 )

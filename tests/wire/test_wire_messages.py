@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from toys import toy_plan
 
 from fedtl.errors import FedtlError, SiteFailure
+from fedtl.train.objective_name import ObjectiveName
 from fedtl.train.task import TrainTask
 from fedtl.transport._identity import ensure_identity
 from fedtl.types import Description, Evaluation, Update
@@ -47,7 +48,8 @@ def content(**config: object) -> RecordDict:
 def test_a_request_says_what_the_server_meant() -> None:
     got = read_request(content(server_round=7, proximal_mu=0.25))
     assert (got.round, got.seed, got.plan) == (7, 5, toy_plan())
-    assert got.task == TrainTask(rounds=3, proximal_mu=0.25)
+    assert got.task == TASK
+    assert got.objective == ObjectiveName("fedprox", {"mu": 0.25})
     np.testing.assert_array_equal(got.arrays["weight"], HEAD["weight"])
 
 
@@ -68,8 +70,13 @@ def test_a_request_without_plan_or_seed_has_none() -> None:
         {"seed": "5"},
         {"confusion": 1},
         {"proximal_mu": "much"},
-        {"proximal_mu": -1.0},
-        {"proximal_mu": float("nan")},
+        {"proximal_mu": True},
+        {"objective": "no objective"},
+        {"objective": 3},
+        {"objective": '{"name": "fedprox", "options": {"mu": [1]}, "source": ""}'},
+        {"objective": '{"name": "fedprox", "options": {}, "source": "", "code": "x"}'},
+        {"objective": '{"name": 1, "options": {}, "source": ""}'},
+        {"objective": "[" * 9000},
     ],
     ids=str,
 )
