@@ -6,34 +6,65 @@ Flower's own classes are used wherever they behave. Anyone's own class is named 
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import inspect
-import sys
 from collections.abc import Mapping
+from functools import partial
 from importlib.metadata import entry_points
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flwr.serverapp.strategy import Strategy
 
 from fedtl.errors import StrategyError, nearest
+from fedtl.strategies.around import Around
+from fedtl.strategies.load import instance as instance
+from fedtl.strategies.load import load_class
+
+if TYPE_CHECKING:
+    from fedtl.recipe import Recipe
 
 _FLOWER = "flwr.serverapp.strategy"
+_ROBUST = "fedtl.strategies.robust"
 STRATEGIES: dict[str, str] = {
     "fedavg": f"{_FLOWER}:FedAvg",
+    "fedavgm": f"{_FLOWER}:FedAvgM",
     "fedprox": f"{_FLOWER}:FedProx",
+    "logit_adjusted": "fedtl.strategies.logit_adjusted:LogitAdjustedFedAvg",
+    "fedbuff": "fedtl.strategies.fedbuff:FedBuff",
+    "fedasync": "fedtl.strategies.fedasync:FedAsync",
+    "qfedavg": "fedtl.strategies.qfedavg:QFedAvg",
+    "afl": "fedtl.strategies.afl:AgnosticFedAvg",
+    "fednova": "fedtl.strategies.fednova:FedNova",
+    "fedadagrad": f"{_FLOWER}:FedAdagrad",
+    "scaffold": "fedtl.strategies.scaffold:Scaffold",
+    "feddyn": "fedtl.strategies.feddyn:FedDyn",
     "fedadam": f"{_FLOWER}:FedAdam",
     "fedyogi": f"{_FLOWER}:FedYogi",
     "fedmedian": f"{_FLOWER}:FedMedian",
     "fedtrimmedavg": f"{_FLOWER}:FedTrimmedAvg",
-    "krum": f"{_FLOWER}:Krum",
+    "median": f"{_ROBUST}.median:Median",
+    "trimmed_mean": f"{_ROBUST}.trimmed_mean:TrimmedMean",
+    "krum": f"{_ROBUST}.krum:Krum",
+    "multikrum": f"{_ROBUST}.krum:MultiKrum",
+    "bulyan": f"{_ROBUST}.bulyan:Bulyan",
+    "rfa": f"{_ROBUST}.rfa:RFA",
+    "fltrust": f"{_ROBUST}.fltrust:FLTrust",
+    "centred_clipping": f"{_ROBUST}.centred_clipping:CentredClipping",
+    "norm_bounding": f"{_ROBUST}.norm_bounding:NormBounding",
     "fed3r": "fedtl.strategies.fed3r:Fed3R",
+    "fedncm": "fedtl.strategies.fedncm:FedNCM",
+    "fedcof": "fedtl.strategies.fedcof:FedCOF",
+    "fedlda": "fedtl.strategies.fedlda:FedLDA",
+    "fedpft": "fedtl.strategies.fedpft:FedPFT",
+    "refined": "fedtl.strategies.refined:Refined",
     "fedwhiten": "fedtl.strategies.fedwhiten:FedWhiten",
 }
 """Name to ``module:Class``."""
-
-_MINIMUMS = ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes")
+WRAPPERS: dict[str, str] = {
+    "nnm": f"{_ROBUST}.nnm:NearestNeighbourMixing",
+    "bucketing": f"{_ROBUST}.bucketing:Bucketing",
+    "server_rate": "fedtl.strategies.server_rate:ServerRate",
+    "early_stopping": "fedtl.strategies.early_stopping:EarlyStopping",
+}
+"""Name to ``module:Class``, of :class:`fedtl.strategies.around.Around` in ``[strategy.around]``."""
 
 
 def known_strategies() -> dict[str, str]:
@@ -42,7 +73,25 @@ def known_strategies() -> dict[str, str]:
     return {**found, **STRATEGIES}
 
 
-def make_strategy(name: str, options: Mapping[str, Any] | None = None) -> Strategy:
+def strategy_of(recipe: Recipe) -> Strategy:
+    """Return the strategy that a recipe asks for, inside its wrappers.
+
+    Raises
+    ------
+    StrategyError
+        See :func:`make_strategy`.
+    """
+    return make_strategy(
+        recipe.strategy.name, recipe.strategy.options, around=recipe.strategy.around
+    )
+
+
+def make_strategy(
+    name: str,
+    options: Mapping[str, Any] | None = None,
+    *,
+    around: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Strategy:
     """Make a strategy by name, or from ``path/to/file.py:Class``.
 
     Parameters
@@ -50,93 +99,52 @@ def make_strategy(name: str, options: Mapping[str, Any] | None = None) -> Strate
     options : mapping, optional
         Keyword arguments of the class. Flower's minimum numbers of nodes are set to 1 where the
         class has them and they are not given: how many sites take part is the recipe's business.
+    around : mapping of str to mapping, optional
+        Wrappers and their options, the outermost first: it is the first that replies go through.
 
     Raises
     ------
     StrategyError
         Unknown name, unreadable file, not a ``Strategy``, or options it does not take.
     """
-    cls = _load(name)
-    takes = inspect.signature(cls).parameters
-    given = {key: 1 for key in _MINIMUMS if key in takes} | dict(options or {})
-    unknown = [key for key in given if key not in takes]
-    if unknown and not any(p.kind is p.VAR_KEYWORD for p in takes.values()):
+    strategy = instance(strategy_class(name), options, name=name)
+    for wrapper, given in reversed(list((around or {}).items())):
+        strategy = _wrapped(wrapper, given, strategy)
+    return strategy
+
+
+def _wrapped(name: str, options: Mapping[str, Any], inner: Strategy) -> Strategy:
+    target = name if ":" in name else WRAPPERS.get(name, "")
+    if not target:
         raise StrategyError(
-            f"Strategy '{name}' has no option '{unknown[0]}'.",
-            next_step=nearest(unknown[0], takes),
+            f"Wrapper '{name}' is unknown.",
+            next_step=nearest(name, WRAPPERS) + " Your own: path/to/file.py:Class.",
+        )
+    cls: Any = load_class(target, name=name)
+    if not issubclass(cls, Around):
+        raise StrategyError(
+            f"'{name}' goes around no strategy: it is none of fedtl's wrappers.",
+            next_step="Derive it from fedtl.strategies.around.Around.",
         )
     try:
-        return cls(**given)
-    except Exception as error:
-        raise StrategyError(
-            f"Strategy '{name}' cannot be made from {dict(options or {})}: {error}",
-            next_step="Correct [strategy.options] in the recipe.",
-        ) from error
+        return instance(partial(cls, inner), options, name=name)  # type: ignore[arg-type]
+    except StrategyError as error:
+        cure = error.next_step.replace("strategy.options", f"strategy.around.{name}")
+        raise StrategyError(error.problem, next_step=cure, code=error.code) from error
 
 
-def _load(name: str) -> type[Strategy]:
+def strategy_class(name: str) -> type[Strategy]:
+    """Return the class behind a known name, or in ``path/to/file.py:Class``.
+
+    Raises
+    ------
+    StrategyError
+        Unknown name, unreadable file, or nothing there that is a whole Flower ``Strategy``.
+    """
     target = name if ":" in name else known_strategies().get(name, "")
     if not target:
         raise StrategyError(
             f"Strategy '{name}' is unknown.",
             next_step=nearest(name, known_strategies()) + " Your own: path/to/file.py:Class.",
         )
-    place, _, attribute = target.rpartition(":")
-    module = _module_of_file(Path(place)) if place.endswith(".py") else _module(place, name)
-    cls = getattr(module, attribute, None)
-    if not (inspect.isclass(cls) and issubclass(cls, Strategy)):
-        classes = [
-            key
-            for key, value in vars(module).items()
-            if inspect.isclass(value)
-            and issubclass(value, Strategy)
-            and not inspect.isabstract(value)
-        ]
-        raise StrategyError(
-            f"'{place}' has no Flower Strategy class '{attribute}'.",
-            next_step=nearest(attribute, classes) if classes else "Derive it from Strategy.",
-        )
-    return cls
-
-
-def _module(place: str, name: str) -> Any:
-    try:
-        return importlib.import_module(place)
-    except Exception as error:  # a module may raise anything while it is imported
-        raise StrategyError(
-            f"Strategy '{name}' cannot be imported: {error}.",
-            next_step="Install the package that carries it, or name a file as "
-            "path/to/file.py:Class.",
-        ) from error
-
-
-def _module_of_file(path: Path) -> Any:
-    if not path.is_file():
-        raise StrategyError(
-            f"There is no strategy file '{path}'.", next_step="Check the path before the colon."
-        )
-    spec = importlib.util.spec_from_file_location(f"fedtl_strategy_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise StrategyError(f"'{path}' is not a Python file.", next_step="Name a .py file.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[spec.name]
-        line = getattr(error, "lineno", None) or _line_in(error, path)
-        raise StrategyError(
-            f"Strategy file '{path}' fails at line {line}: {type(error).__name__}: {error}.",
-            next_step="Mend the file.",
-        ) from error
-    return module
-
-
-def _line_in(error: BaseException, path: Path) -> int | str:
-    line: int | str = "?"
-    trace = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(path):
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    return line
+    return load_class(target, name=name)
