@@ -20,10 +20,10 @@ def check_start(recipe: Recipe) -> None:
         The first problem.
     """
     from fedtl.privacy.calibrate import check_budget
-    from fedtl.strategies import make_strategy
+    from fedtl.strategies import strategy_of
     from fedtl.transport.ray import require_ray
 
-    make_strategy(recipe.strategy.name, recipe.strategy.options)
+    strategy_of(recipe)
     if recipe.privacy.enabled:
         check_budget(recipe.privacy.epsilon, recipe.privacy.delta)
     if recipe.transport.via == "ray":

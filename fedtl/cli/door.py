@@ -15,10 +15,15 @@ from fedtl import __version__
 from fedtl.cli.audit import EXAMPLES as AUDIT_EXAMPLES
 from fedtl.cli.audit import audit
 from fedtl.cli.backbones import backbones
+from fedtl.cli.check_strategy import EXAMPLES as CHECK_EXAMPLES
+from fedtl.cli.check_strategy import check_strategy
+from fedtl.cli.compare import EXAMPLES as COMPARE_EXAMPLES
+from fedtl.cli.compare import compare
 from fedtl.cli.doctor import EXAMPLES as DOCTOR_EXAMPLES
 from fedtl.cli.doctor import doctor
 from fedtl.cli.features import app as features
 from fedtl.cli.ledger import app as ledger
+from fedtl.cli.new import app as new
 from fedtl.cli.predict import predict
 from fedtl.cli.recipe import app as recipe
 from fedtl.cli.report import report
@@ -42,6 +47,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(epilog=EXAMPLES)(simulate)
+app.command(epilog=COMPARE_EXAMPLES)(compare)
 app.command(epilog=RUN_EXAMPLES)(run)
 app.command()(report)
 app.command()(predict)
@@ -51,6 +57,8 @@ app.add_typer(features)
 app.add_typer(ledger)
 app.add_typer(site)
 app.add_typer(server)
+app.command(epilog=CHECK_EXAMPLES)(check_strategy)
+app.add_typer(new)
 app.command()(backbones)
 app.command(epilog=DOCTOR_EXAMPLES)(doctor)
 

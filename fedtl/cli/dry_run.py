@@ -128,23 +128,27 @@ def _traffic(recipe: Recipe, width: int, classes: int) -> tuple[int, int, int]:
     """Return bytes of arrays to and from one site in a round, and once from it in sums."""
     from math import prod
 
-    from fedtl.launch.plans import mechanisms_of
-    from fedtl.strategies import make_strategy
+    from fedtl.launch.plans import mechanisms_of, sums_size
+    from fedtl.strategies import strategy_of
     from fedtl.train.additive import MECHANISMS, shapes
-    from fedtl.train.heads import initial_head, trained_part
+    from fedtl.train.heads import features_of, initial_head, trained_part
 
-    strategy = make_strategy(recipe.strategy.name, recipe.strategy.options)
+    strategy = strategy_of(recipe)
     head = initial_head(
         recipe.head.kind,
         width,
         classes,
         hidden=recipe.head.hidden,
         directions=getattr(strategy, "directions", None),
+        feature_map=getattr(strategy, "feature_map", None),
     )
     down = sum(values.nbytes for values in head.values())
     up = sum(values.nbytes for values in trained_part(head).values())
     asked = [name for name in mechanisms_of(strategy) if name in MECHANISMS]
-    sums = sum(8 * prod(s) for name in asked for s in shapes(name, width, classes).values())
+    width = features_of(head, width)
+    size = sums_size(strategy, width, classes)
+    told = [s for name in asked for s in shapes(name, width, classes, size=size).values()]
+    sums = sum(8 * prod(shape) for shape in told)
     if "gradients" not in mechanisms_of(strategy):
         return down, sums, 0
     evaluated = recipe.evaluate_every and recipe.privacy.metrics != "off"

@@ -106,7 +106,7 @@ def _partition(text: str | None) -> dict[str, Any]:
             f"--partition is {text!r}, but {kind!r} takes no number.",
             next_step=nearest(kind, _PARTITION_NUMBERS).replace("Known", "With a number"),
         )
-    return {"partition.kind": kind, _PARTITION_NUMBERS[kind]: _toml(number)}
+    return {"partition.kind": kind, _PARTITION_NUMBERS[kind]: toml_value(number)}
 
 
 def _setting(text: str) -> tuple[str, Any]:
@@ -115,10 +115,10 @@ def _setting(text: str) -> tuple[str, Any]:
         raise RecipeError(
             f"--set is {text!r}.", next_step="Write KEY=VALUE, for example --set train.lr=10."
         )
-    return key.strip(), _toml(value.strip())
+    return key.strip(), toml_value(value.strip())
 
 
-def _toml(text: str) -> Any:
+def toml_value(text: str) -> Any:
     """Read a TOML value; what is none is a text without its quotes, which shells take away."""
     try:
         values = tomllib.loads(f"x = {text}")

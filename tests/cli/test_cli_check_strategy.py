@@ -1,0 +1,91 @@
+"""``fedtl check-strategy``: the verdict on the terminal, in JSON, and as an exit code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fedtl.cli import main
+from fedtl.testing import LAWS
+
+FAULTY = """
+from flwr.serverapp.strategy import FedAvg
+
+class Faulty(FedAvg):
+    def __init__(self, *, by: float, min_train_nodes: int = 1) -> None:
+        super().__init__(min_train_nodes=min_train_nodes)
+        self.by = by
+
+    def aggregate_train(self, server_round, replies):
+        replies = list(replies)
+        answer = super().aggregate_train(server_round, replies)
+        if self.by:
+            for reply in replies:
+                reply.content["arrays"].clear()
+        return answer
+"""
+
+
+def test_a_strategy_that_keeps_all_laws(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check-strategy", "fedavg"]) == 0
+    said = capsys.readouterr().out
+    for law in LAWS:
+        assert law in said
+    assert "No law is broken." in said
+    assert said.count("told") == 3
+
+
+def test_a_broken_law_is_shown_with_input_expected_and_seen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "faulty.py").write_text(FAULTY)
+    target = f"{tmp_path / 'faulty.py'}:Faulty"
+    assert main(["check-strategy", target, "--option", "by=2", "--law", "inputs"]) == 1
+    said = capsys.readouterr().out
+    assert "* inputs: Leave inputs alone" in said
+    assert "given: the reply of site-a in round 1" in said
+    assert "expected: the same after aggregate_train of round 1" in said
+    assert "seen: 'arrays/weight' was taken out" in said
+    assert "1 of 1 laws broken." in said
+    assert main(["check-strategy", target, "--option", "by=0", "--law", "inputs"]) == 0
+
+
+def test_json_says_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "faulty.py").write_text(FAULTY)
+    given = [f"{tmp_path / 'faulty.py'}:Faulty", "--option", "by=2", "--json"]
+    assert main(["check-strategy", *given, "--law", "inputs", "--law", "secure aggregation"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["strategy"] == "Faulty"
+    inputs, secure = told["verdicts"]
+    assert (inputs["law"], inputs["outcome"]) == ("inputs", "broken")
+    assert inputs["says"].startswith("Leave inputs alone")
+    assert secure["outcome"] in ("told", "does not apply")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["fedagv"], "Did you mean 'fedavg'"),
+        (["nowhere.py:Mine"], "There is no strategy file 'nowhere.py'"),
+        (["{folder}/faulty.py:Faulty"], "needs 'by', and nothing says what"),
+        (["{folder}/faulty.py:Fautly", "--option", "by=1"], "Did you mean 'Faulty'"),
+        (["fedavg", "--law", "ordre"], "Did you mean 'order'"),
+        (["fedavg", "--option", "eta"], "Write KEY=VALUE"),
+        (["fedavg", "--option", "fraction_trian=1"], "no option 'fraction_trian'"),
+    ],
+)
+def test_mistakes_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], problem: str
+) -> None:
+    (tmp_path / "faulty.py").write_text(FAULTY)
+    assert main(["check-strategy", *(a.format(folder=tmp_path) for a in arguments)]) == 2
+    said = capsys.readouterr()
+    assert problem in said.err
+    assert said.out == ""
+
+
+def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check-strategy", "--help"]) == 0
+    assert "fedtl check-strategy my_strategy.py:Mine" in capsys.readouterr().out
