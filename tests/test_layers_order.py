@@ -16,7 +16,7 @@ MODULES = {
     for path in sorted((ROOT / "fedtl").rglob("*.py"))
 }
 LAYERS = {
-    "types": 0, "recipe": 0, "rng": 0, "errors": 0, "home": 0,
+    "types": 0, "recipe": 0, "rng": 0, "errors": 0, "home": 0, "garbage": 0, "plugins": 0,
     "backbone": 1, "data": 1, "privacy": 1,
     "privacy.opacus_fit": 2, "train": 2,
     "wire": 3, "features": 3, "audit": 3,
@@ -25,7 +25,8 @@ LAYERS = {
     "apps": 6,
     "agent": 7,
     "launch": 8,
-    "cli": 9, "__main__": 9,
+    "testing": 9,
+    "cli": 10, "__main__": 10,
 }  # fmt: skip
 FLOWER_FROM = 3
 

@@ -87,6 +87,8 @@ def test_a_command_of_a_readme_works(command: str, workplace: Path) -> None:
         cwd = ROOT
         made = workplace / command.replace(" ", "-")
         command += f' ARGS="{ARGS.get(command, "--quiet")}"'.replace("OUT", str(made))
+    if command.startswith("fedtl compare"):  # run in full by tests/test_docs_strategy.py
+        command += " --list"
     command = command.replace("/path/to/recipe.toml", str(workplace / "simulations/digits.toml"))
     command = command.replace("/path/to/runs", str(workplace / "own-runs"))
     # a federation that is interrupted stops all its processes; one that is killed cannot

@@ -12,6 +12,9 @@ from fedtl.backbone.card import SIZES, BackboneCard, check_card
 from fedtl.backbone.taps import AUTO, automatic, normalise, stages
 from fedtl.errors import BackboneError
 
+RANDOM = "random:"
+"""Begins the name of weights that nobody trained."""
+
 if TYPE_CHECKING:
     from fedtl.backbone.weights import Weights
 
@@ -33,8 +36,8 @@ def resolve(
     name : str
         A timm architecture, or a folder as timm's hub has them, written with a slash.
     weights : str or Path, optional
-        A weight file or such a folder. Without it: the store, a package that carries the weights,
-        the hub, in this order.
+        A weight file or such a folder; or ``random:SEED`` for an untrained body, to compare with.
+        Without it: the store, a package that carries the weights, the hub, in this order.
     taps : str or Sequence of str
         ``"auto"``, ``"final"``, or names as in :mod:`fedtl.backbone.taps`, as a sequence or
         separated by commas.
@@ -54,8 +57,9 @@ def resolve(
         raise BackboneError(
             f"image_size is {image_size}.", next_step=f"Use {SIZES[0]} to {SIZES[-1]} pixels."
         )
-    place = Path(weights).expanduser().resolve() if weights is not None else None
-    request = store.Request(name, str(place or ""), normalise(taps), image_size or 0)
+    untrained = str(weights) if str(weights or "").startswith(RANDOM) else ""
+    place = Path(weights).expanduser().resolve() if weights is not None and not untrained else None
+    request = store.Request(name, untrained or str(place or ""), normalise(taps), image_size or 0)
     if known := store.recall(request):
         return known
     return _resolve_anew(request, place, offline=offline)
@@ -76,10 +80,15 @@ def _resolve_anew(request: store.Request, place: Path | None, *, offline: bool) 
     from safetensors.torch import save
 
     from fedtl.backbone import architectures
-    from fedtl.backbone.weights import from_name, from_path
+    from fedtl.backbone.weights import from_name, from_path, from_seed
 
     architectures.check_known(request.name)
-    found = from_path(request.name, place) if place else from_name(request.name, offline=offline)
+    if place:
+        found = from_path(request.name, place)
+    elif request.weights:
+        found = from_seed(request.name, request.weights)
+    else:
+        found = from_name(request.name, offline=offline)
     sha256 = store.put(save(found.tensors))
     card = _describe(request, found, sha256)
     store.write_card(card)

@@ -126,6 +126,33 @@ def from_path(architecture: str, path: Path) -> Weights:
     )
 
 
+def from_seed(architecture: str, name: str) -> Weights:
+    """Return weights as timm draws them for a new model: what a pretrained start is compared with.
+
+    Parameters
+    ----------
+    name : str
+        ``random:SEED``.
+
+    Raises
+    ------
+    BackboneError
+        The seed is no whole number from 0.
+    """
+    import torch
+
+    seed = name.partition(":")[2]
+    if not (seed.isascii() and seed.isdigit() and len(seed) < 10):
+        raise BackboneError(
+            f"weights = {name!r} names no seed.",
+            next_step="Write random: and a whole number from 0, such as random:1.",
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(seed))
+        body = architectures.create(architecture, pretrained=False, num_classes=0)
+    return Weights(dict(body.state_dict()), f"{store.BY_HAND}{name}", "none")
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """Return ``config.json`` of a folder, or an empty dict where there is none."""
     path = folder / "config.json"

@@ -6,12 +6,13 @@ import time
 from dataclasses import dataclass, field
 
 from fedtl.apps.client import make_client_app
+from fedtl.launch.attacks import attacked
 from fedtl.launch.federation import Federation, Sites
 from fedtl.launch.progress import Progress
 from fedtl.rounds import Settings, State, run
 from fedtl.rounds.sites import describe_sites
 from fedtl.site.cohort import train_cohort
-from fedtl.strategies import make_strategy
+from fedtl.strategies import make_strategy, strategy_of
 from fedtl.train.counts import evaluate
 from fedtl.train.task import TrainTask
 from fedtl.transport.stacked import StackedGrid
@@ -58,14 +59,15 @@ def compare(federation: Federation, progress: Progress) -> Comparison:
 
 def _without_privacy(federation: Federation, progress: Progress) -> float:
     recipe = federation.recipe
-    strategy = make_strategy(recipe.strategy.name, recipe.strategy.options)
+    strategy = strategy_of(recipe)
     rounds = getattr(strategy, "rounds", recipe.train.rounds)
     site_of = Sites.of(federation, {})
     grid = StackedGrid(make_client_app(site_of), federation.names, site_of=site_of)
+    names = {node: d.name for node, d in describe_sites(grid).items()}
     outcome = run(
-        grid,
+        attacked(recipe, grid, names),
         strategy,
-        sites={node: d.name for node, d in describe_sites(grid).items()},
+        sites=names,
         start=State(0, federation.terms.initial_head(strategy)),
         config=task_config(TrainTask.of(recipe), None, seed=recipe.seed),
         settings=Settings(

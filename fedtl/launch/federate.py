@@ -35,9 +35,8 @@ from fedtl.privacy.secagg import Identity
 from fedtl.recipe import Recipe
 from fedtl.report.result import RunResult
 from fedtl.rounds.rollcall import Wanted
-from fedtl.strategies import make_strategy
+from fedtl.strategies import strategy_of
 from fedtl.transport.superlink import LONGEST_WAIT, CharteredGrid, FollowedGrid
-from fedtl.transport.together import TogetherGrid
 from fedtl.wire.charter import sign_charter
 
 _log = logging.getLogger(__name__)
@@ -102,7 +101,19 @@ def check_deployable(recipe: Recipe) -> None:
     RecipeError
         Names the key.
     """
-    strategy = make_strategy(recipe.strategy.name, recipe.strategy.options)
+    if recipe.pace.buffer or recipe.pace.spread:
+        raise RecipeError(
+            f"pace.buffer = {recipe.pace.buffer}, pace.spread = {recipe.pace.spread}: virtual time "
+            "is for simulations.",
+            next_step="Take [pace] out of the recipe, or run fedtl simulate.",
+        )
+    if recipe.attack.kind != "none":
+        raise RecipeError(
+            f"attack.kind = '{recipe.attack.kind}' is for simulations: real sites are not made to "
+            "send anything but what they train.",
+            next_step="Set attack.kind = 'none', or run fedtl simulate.",
+        )
+    strategy = strategy_of(recipe)
     gradients = "gradients" in mechanisms_of(strategy)
     if recipe.privacy.enabled and gradients and not recipe.privacy.public_size:
         raise RecipeError(
@@ -213,15 +224,11 @@ def _tell(story: Story, grid: Grid, attendance: Attendance, watch: Watch) -> Non
         least_updates=recipe.federation.least_updates,
         together=not recipe.transport.secure,
     )
-
-    def around(grid: Grid, names: Mapping[int, str]) -> Grid:
-        return TogetherGrid(grid) if settings.together else grid
-
     tried, at = 0, story.state.round
     while not story.finished:
         try:
             there = _Counted(attendance, story)
-            story.tell(grid, there, settings=settings, around=around, real=True)
+            story.tell(grid, there, settings=settings, real=True)
         except TransportError as error:
             tried = tried + 1 if story.state.round == at else 1
             at = story.state.round
@@ -263,6 +270,7 @@ def _conclude(story: Story, seconds: float) -> RunResult:
         labels=story.labels or Labels(),
         status="finished",
         rounds=story.rounds,
+        kept=story.kept,
         seconds={"rounds": seconds},
         names=sorted(names),
     )

@@ -14,10 +14,11 @@ import torch
 from flwr.app import Context
 
 from fedtl.backbone import BackboneCard
-from fedtl.data import Manifest, SiteRows, open_data, partition
+from fedtl.data import Manifest, SiteRows
 from fedtl.features import Features, extract, prepare
+from fedtl.launch.attacks import learned_labels
 from fedtl.launch.ledgers import ledger_file
-from fedtl.launch.opening import card_of
+from fedtl.launch.opening import card_of, cut, opened
 from fedtl.launch.plans import mean_units, plan_of
 from fedtl.launch.progress import Progress, silent
 from fedtl.launch.story import Spent
@@ -25,10 +26,13 @@ from fedtl.launch.terms import Terms
 from fedtl.privacy.ledger import DataSet, Ledger
 from fedtl.privacy.plan import PrivacyPlan
 from fedtl.recipe import Recipe
+from fedtl.site.memory import Memory
 from fedtl.site.policy import SIMULATED
 from fedtl.site.site import Site
 from fedtl.train.fit import Examples
 
+MEMORY = "memory"
+"""Folder of what a site remembers for client-side steps."""
 MOST_HELD = 64
 """Sites up to which a process keeps all ledgers open: each takes three file handles."""
 
@@ -76,12 +80,16 @@ class Federation:
         *,
         spent_before: Mapping[str, int] | None = None,
         run_folder: Path | None = None,
+        alone: bool = True,
     ) -> Site:
         """Return one site; its examples are views of the shared memory-mapped features.
 
-        With the folder of a private run it gets the ledger that lies there.
+        With the folder of a run it keeps there what it remembers, and its ledger if the run is
+        private; ``alone`` says whether no other process answers for it.
         """
-        ledger, privacy = None, self.recipe.privacy
+        ledger, privacy, memory = None, self.recipe.privacy, None
+        if run_folder is not None:
+            memory = ledger_file(run_folder, self.rows[at].name).parent / MEMORY
         if run_folder is not None and privacy.enabled:
             file = ledger_file(run_folder, self.rows[at].name)
             hold = len(self.rows) <= MOST_HELD
@@ -101,6 +109,7 @@ class Federation:
                 SIMULATED, suppress_below=privacy.suppress_below if privacy.enabled else 0
             ),
             run=f"{self.recipe.name}-{self.recipe.digest()[:16]}",
+            memory=Memory(memory, alone=alone),
         )
 
     def _examples(self, at: int) -> tuple[Examples, Examples]:
@@ -146,28 +155,8 @@ def open_and_cut(
     recipe: Recipe, progress: Progress = silent
 ) -> tuple[Manifest, tuple[SiteRows, ...]]:
     """Open a recipe's data and cut them into its sites; nothing goes through the backbone."""
-    data, cut = recipe.data, recipe.partition
-    manifest = open_data(
-        data.source,
-        test_fraction=data.test_fraction,
-        classes=data.classes,
-        tolerate_unreadable=data.tolerate_unreadable,
-        limit=data.limit,
-        progress=partial(progress, "reading"),
-    )
-    rows = partition(
-        manifest.labels,
-        manifest.test,
-        kind=cut.kind,
-        sites=0 if cut.kind == "natural" else cut.sites,
-        seed=recipe.seed,
-        alpha=cut.alpha,
-        classes_per_site=cut.classes_per_site,
-        groups=manifest.groups,
-        natural=manifest.sites,
-        min_examples=cut.min_examples,
-    )
-    return manifest, rows
+    manifest = opened(recipe, progress)
+    return manifest, cut(recipe, manifest)
 
 
 def build(recipe: Recipe, progress: Progress = silent) -> Federation:
@@ -175,6 +164,17 @@ def build(recipe: Recipe, progress: Progress = silent) -> Federation:
     clock = [time.perf_counter()]
     manifest, rows = open_and_cut(recipe, progress)
     clock.append(time.perf_counter())
+    card, features = extracted(recipe, manifest, progress)
+    federation = put_together(recipe, manifest, card, features, rows)
+    clock.append(time.perf_counter())
+    seconds = {"data": clock[1] - clock[0], "features": clock[2] - clock[1]}
+    return replace(federation, seconds=seconds)
+
+
+def extracted(
+    recipe: Recipe, manifest: Manifest, progress: Progress = silent
+) -> tuple[BackboneCard, Features]:
+    """Make or find the features of a recipe's data."""
     body = recipe.backbone
     card = card_of(body)
     features = extract(
@@ -184,9 +184,19 @@ def build(recipe: Recipe, progress: Progress = silent) -> Federation:
         precision=body.precision,
         progress=partial(progress, "features"),
     )
+    return card, features
+
+
+def put_together(
+    recipe: Recipe,
+    manifest: Manifest,
+    card: BackboneCard,
+    features: Features,
+    rows: tuple[SiteRows, ...],
+) -> Federation:
+    """Return the federation of parts that are there; the training matrix is made or found."""
     order = np.concatenate([part for r in rows for part in (r.train, r.test)])
     prepared = prepare(features, order)
-    clock.append(time.perf_counter())
     return Federation(
         recipe=recipe,
         manifest=manifest,
@@ -195,7 +205,7 @@ def build(recipe: Recipe, progress: Progress = silent) -> Federation:
         rows=rows,
         x=read_only(prepared.x),
         y=torch.from_numpy(manifest.labels[order]),
-        seconds={"data": clock[1] - clock[0], "features": clock[2] - clock[1]},
+        seconds={},
     )
 
 
@@ -231,7 +241,7 @@ class Sites:
             The run folder, where every site keeps its ledger if the run is private.
         """
         sites = cls(federation.recipe, spent, folder)
-        sites._federation = federation
+        sites._federation = taught(federation)
         return sites
 
     def __call__(self, context: Context) -> Site:
@@ -240,7 +250,12 @@ class Sites:
         if at not in self._sites:
             federation = self._federation or federation_of(self._recipe.model_dump_json())
             before = self._spent.get(federation.names[at])
-            self._sites[at] = federation.site(at, spent_before=before, run_folder=self._folder)
+            self._sites[at] = federation.site(
+                at,
+                spent_before=before,
+                run_folder=self._folder,
+                alone=self._federation is not None,
+            )
         return self._sites[at]
 
     def close(self) -> None:
@@ -265,4 +280,11 @@ def _sites_here(recipe_json: str, spent: _Frozen, folder: Path | None) -> Sites:
 @lru_cache(maxsize=2)
 def federation_of(recipe_json: str) -> Federation:
     """Build a federation once per process."""
-    return build(Recipe.model_validate_json(recipe_json))
+    return taught(build(Recipe.model_validate_json(recipe_json)))
+
+
+def taught(federation: Federation) -> Federation:
+    """Return a federation with the labels that its sites learn from, true or not."""
+    classes = len(federation.manifest.classes)
+    y = learned_labels(federation.recipe, federation.y, federation.rows, classes)
+    return federation if y is federation.y else replace(federation, y=y)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from sys import platform
 
 from fedtl.backbone import BackboneCard, resolve
-from fedtl.data import Manifest, open_data
+from fedtl.data import Manifest, SiteRows, open_data, partition
 from fedtl.data.files import Progress
 from fedtl.errors import ConfigError
-from fedtl.recipe import Backbone
+from fedtl.launch.progress import Progress as Phases
+from fedtl.launch.progress import silent
+from fedtl.recipe import Backbone, Recipe
 from fedtl.site.config import SiteConfig
 
 
@@ -32,6 +35,36 @@ def card_of(body: Backbone, *, offline: bool = False) -> BackboneCard:
         taps=body.taps,
         image_size=body.image_size or None,
         offline=offline,
+    )
+
+
+def opened(recipe: Recipe, progress: Phases = silent) -> Manifest:
+    """Open a recipe's data."""
+    data = recipe.data
+    return open_data(
+        data.source,
+        test_fraction=data.test_fraction,
+        classes=data.classes,
+        tolerate_unreadable=data.tolerate_unreadable,
+        limit=data.limit,
+        progress=partial(progress, "reading"),
+    )
+
+
+def cut(recipe: Recipe, manifest: Manifest) -> tuple[SiteRows, ...]:
+    """Cut data into a recipe's sites."""
+    how = recipe.partition
+    return partition(
+        manifest.labels,
+        manifest.test,
+        kind=how.kind,
+        sites=0 if how.kind == "natural" else how.sites,
+        seed=recipe.seed,
+        alpha=how.alpha,
+        classes_per_site=how.classes_per_site,
+        groups=manifest.groups,
+        natural=manifest.sites,
+        min_examples=how.min_examples,
     )
 
 

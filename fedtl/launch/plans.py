@@ -14,8 +14,9 @@ from fedtl.privacy.release import Mechanism
 from fedtl.privacy.secagg import least_sites
 from fedtl.recipe import Recipe
 from fedtl.rounds import Settings
-from fedtl.strategies import make_strategy
+from fedtl.strategies import strategy_of
 from fedtl.train.counts import LABELS_NORM, METRICS_NORM
+from fedtl.train.objectives import ObjectiveName, make_statistic
 from fedtl.wire.messages import ADDITIVE
 
 FEATURE_NORM = 1.01**0.5
@@ -42,12 +43,19 @@ def plan_of(recipe: Recipe, *, mean_size: float, sites: int) -> PrivacyPlan | No
     privacy = recipe.privacy
     if not privacy.enabled:
         return None
-    strategy = make_strategy(recipe.strategy.name, recipe.strategy.options)
+    strategy = strategy_of(recipe)
     asked = mechanisms_of(strategy)
     size = float(privacy.public_size or max(round(mean_size), 1))
     rounds = getattr(strategy, "rounds", recipe.train.rounds)
     return plan_for(
-        *_updates(recipe, asked, rounds, size=size, honest=_honest(recipe, sites)),
+        *_updates(
+            recipe,
+            asked,
+            rounds,
+            size=size,
+            honest=_honest(recipe, sites),
+            sums_norm=getattr(strategy, "sums_norm", 1.0),
+        ),
         *_told(recipe, rounds),
         epsilon=privacy.epsilon,
         delta=privacy.delta,
@@ -58,11 +66,17 @@ def plan_of(recipe: Recipe, *, mean_size: float, sites: int) -> PrivacyPlan | No
 
 
 def _updates(
-    recipe: Recipe, asked: Sequence[Mechanism], rounds: int, *, size: float, honest: int
+    recipe: Recipe,
+    asked: Sequence[Mechanism],
+    rounds: int,
+    *,
+    size: float,
+    honest: int,
+    sums_norm: float,
 ) -> list[Release]:
     """Return the releases that a strategy makes heads of: sums first, then gradients."""
     privacy, train = recipe.privacy, recipe.train
-    clips = {"statistics": FEATURE_NORM, "mean": 1.0, "covariance": 1.0}
+    clips = {"statistics": FEATURE_NORM, "mean": 1.0, "covariance": 1.0, "sums": sums_norm}
     releases = [
         Release(mechanism=name, clip_norm=clips[name], unit=privacy.unit, honest_sites=honest)
         for name in asked
@@ -136,6 +150,12 @@ def mechanisms_of(strategy: object) -> tuple[Mechanism, ...]:
     """
     asked: tuple[Mechanism, ...] = getattr(strategy, "mechanisms", ("gradients",))
     return asked
+
+
+def sums_size(strategy: object, width: int, classes: int) -> int:
+    """Return how many numbers a strategy's own ``statistic`` has; 0 if it has none."""
+    named: ObjectiveName | None = getattr(strategy, "statistic", None)
+    return make_statistic(named).size(width, classes) if named is not None else 0
 
 
 def releases_per_round(recipe: Recipe) -> dict[str, int]:

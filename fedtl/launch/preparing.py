@@ -12,12 +12,13 @@ from fedtl.backbone import BackboneCard
 from fedtl.backbone.probe import check_fits
 from fedtl.data import Manifest
 from fedtl.features import Features, extract, prepare
-from fedtl.launch.federation import read_only
+from fedtl.launch.federation import MEMORY, read_only
 from fedtl.launch.opening import card_of, checked_device, engine_of, open_site_data
 from fedtl.launch.progress import Progress
 from fedtl.privacy.ledger import DataSet, Ledger
 from fedtl.site.backbone import remember, remembered
 from fedtl.site.config import SiteFolder
+from fedtl.site.memory import Memory
 from fedtl.site.site import Site
 from fedtl.train.fit import Examples
 
@@ -99,6 +100,7 @@ def with_features(
         dataset=_records(manifest.subset(~manifest.test), ledger.salt),
         held_out_dataset=_records(manifest.subset(manifest.test), ledger.salt),
         policy=read.policy,
+        memory=Memory(read.folder / MEMORY),
     )
 
 

@@ -16,7 +16,7 @@ from fedtl.launch.history import Entry
 from fedtl.launch.labels import Labels
 from fedtl.launch.plans import cautions
 from fedtl.launch.terms import Terms
-from fedtl.launch.told import told_result
+from fedtl.launch.told import kept_notes, told_result
 from fedtl.modules import Module
 from fedtl.privacy.plan import PrivacyPlan
 from fedtl.report.result import Extraction, RunResult, SiteResult
@@ -32,6 +32,7 @@ def result_of(
     labels: Labels,
     status: str,
     rounds: int,
+    kept: int = 0,
     comparison: Comparison,
     seconds: Mapping[str, float],
 ) -> RunResult:
@@ -45,6 +46,7 @@ def result_of(
         labels=labels,
         status=status,
         rounds=rounds,
+        kept=kept,
         seconds=seconds,
         names=federation.names,
     )
@@ -69,6 +71,7 @@ def result_of(
         accuracy_local_all=_mean(comparison.local_all, weights),
         problems=_problems(federation),
         notes=[
+            *kept_notes(kept, len(entries), rounds),
             *manifest.notes,
             *cautions(recipe, manifest, federation.rows),
             *_notes(federation, labels),

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
+from fedtl.launch.plans import sums_size
 from fedtl.launch.terms import Terms
 from fedtl.rounds.summable import check_summable
 from fedtl.train.additive import shapes
-from fedtl.train.heads import trained_part
+from fedtl.train.heads import features_of, trained_part
 from fedtl.transport.journal import Journal
 from fedtl.transport.secure import SecureAggregationGrid
 from fedtl.wire.messages import ADDITIVE, TRAIN
@@ -30,15 +31,18 @@ def secured(
     StrategyError
         The strategy needs the single updates.
     """
-    width, classes = terms.width, len(terms.classes)
     head = terms.initial_head(strategy)
+    width, classes = features_of(head, terms.width), len(terms.classes)
     check_summable(strategy, head)
     return SecureAggregationGrid(
         grid,
         names=sites,
         shapes={
             TRAIN: {name: values.shape for name, values in trained_part(head).items()},
-            **{kind: shapes(name, width, classes) for kind, name in ADDITIVE.items()},
+            **{
+                kind: shapes(name, width, classes, size=sums_size(strategy, width, classes))
+                for kind, name in ADDITIVE.items()
+            },
         },
         threshold=terms.recipe.transport.secure_threshold,
         journal=journal,

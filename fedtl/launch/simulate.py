@@ -14,6 +14,7 @@ from flwr.serverapp import Grid
 from fedtl.apps.client import make_client_app
 from fedtl.data.manifest import Problem
 from fedtl.home import only_one, write_atomic
+from fedtl.launch.attacks import attacked
 from fedtl.launch.compare import Comparison, compare
 from fedtl.launch.federation import Federation, Sites, build
 from fedtl.launch.history import write_csv
@@ -91,7 +92,7 @@ def _simulate(
     started = time.perf_counter()
     try:
         with quiet_flower(unless=grid is not None):
-            _tell(story, federation, grid)
+            tell(story, federation, grid)
     except KeyboardInterrupt:
         if story.entries:
             seconds = time.perf_counter() - started
@@ -103,8 +104,16 @@ def _simulate(
     return _conclude(story, federation, "finished", comparison, seconds, html=html)
 
 
-def _tell(story: Story, federation: Federation, grid: Grid | None) -> None:
-    """Run the rounds that are left, on the given Grid or the recipe's transport."""
+def tell(
+    story: Story, federation: Federation, grid: Grid | None = None, *, ledgers: bool = True
+) -> None:
+    """Run the rounds that are left, on the given Grid or the recipe's transport.
+
+    Parameters
+    ----------
+    ledgers : bool
+        Whether sites keep ledgers in the story's folder; without, a site counts for itself.
+    """
     if story.finished:
         return
     spent = story.spent()
@@ -112,19 +121,21 @@ def _tell(story: Story, federation: Federation, grid: Grid | None) -> None:
     def on(grid: Grid) -> None:
         described = describe_sites(grid, at_least=len(federation.rows))
         sites = {node: description.name for node, description in described.items()}
-        story.tell(grid, sites, around=partial(_losing, federation.recipe))
+        story.tell(grid, sites, around=partial(_disturbed, federation.recipe))
 
     if grid is not None:
         on(grid)
         return
-    check_ledgers(story.folder, spent)
-    on_grid(federation, on, spent=spent, folder=story.folder)
+    if ledgers:
+        check_ledgers(story.folder, spent)
+    on_grid(federation, on, spent=spent, folder=story.folder if ledgers else None)
 
 
-def _losing(recipe: Recipe, grid: Grid, names: Mapping[int, str]) -> Grid:
-    """Return a grid that loses replies, where the recipe wants that."""
+def _disturbed(recipe: Recipe, grid: Grid, names: Mapping[int, str]) -> Grid:
+    """Return a grid that loses replies or has bad sites, where the recipe wants that."""
     rate = recipe.transport.dropout
-    return DropoutGrid(grid, rate=rate, seed=recipe.seed, names=names) if rate else grid
+    lossy = DropoutGrid(grid, rate=rate, seed=recipe.seed, names=names) if rate else grid
+    return attacked(recipe, lossy, names)
 
 
 def on_grid(
@@ -167,11 +178,12 @@ def _conclude(
         labels=story.labels or Labels(),
         status=status,
         rounds=story.rounds,
+        kept=story.kept,
         comparison=comparison,
         seconds={**federation.seconds, "rounds": seconds, "comparisons": comparison.seconds},
     )
     write_result(story, result, html=html)
-    return Finished(result, story.folder, {**story.state.head}, federation.manifest.problems)
+    return Finished(result, story.folder, {**story.head}, federation.manifest.problems)
 
 
 def write_result(story: Story, result: RunResult, *, html: bool) -> None:
@@ -180,7 +192,7 @@ def write_result(story: Story, result: RunResult, *, html: bool) -> None:
     write_atomic(folder / "report.json", lambda file: file.write(result.to_json().encode()))
     write_csv(folder, story.entries)
     if result.status == "finished":
-        save_module(folder / "module", module_of(story.terms, story.state.head, result))
+        save_module(folder / "module", module_of(story.terms, story.head, result))
     if html:
         from fedtl.report.html import write_report
 

@@ -42,4 +42,5 @@ class Terms:
             hidden=self.recipe.head.hidden,
             seed=self.recipe.seed,
             directions=getattr(strategy, "directions", None),
+            feature_map=getattr(strategy, "feature_map", None),
         )

@@ -33,11 +33,14 @@ def told_result(
     rounds: int,
     seconds: Mapping[str, float],
     names: Sequence[str],
+    kept: int = 0,
 ) -> RunResult:
     """Put together what a server is told in a run, by sites whose data it does not know.
 
     Parameters
     ----------
+    kept : int
+        The round whose head is the result; 0: the last one.
     names : sequence of str
         Of the sites.
     """
@@ -45,7 +48,7 @@ def told_result(
     epsilon_of = EpsilonOf(plan)
     tally = Tally(releases_per_round(recipe) if plan else {}, labels.spent)
     history = [_round(entry, tally, epsilon_of) for entry in entries]
-    last = next((e.record for e in reversed(entries) if e.record.evaluations), None)
+    last = _shown(entries, kept)
     privacy = recipe.privacy
     return RunResult(
         name=recipe.name,
@@ -72,7 +75,7 @@ def told_result(
         suppress_below=privacy.suppress_below if plan else 0,
         epsilon=plan.epsilon if plan else None,
         delta=plan.delta if plan else None,
-        sites=_sites(names, entries, epsilon_of, tally.counts, labels),
+        sites=_sites(names, entries, epsilon_of, tally.counts, labels, last),
         history=history,
         extraction=None,
         accuracy=_number(last.accuracy) if last else None,
@@ -82,8 +85,22 @@ def told_result(
         confusion=_confusion(last),
         seconds=dict(seconds),
         problems=[],
-        notes=notes_of(recipe, 0, labels),
+        notes=[*kept_notes(kept, len(entries), rounds), *notes_of(recipe, 0, labels)],
     )
+
+
+def _shown(entries: Sequence[Entry], kept: int) -> RoundRecord | None:
+    """Return the round whose results are the run's: the one that is kept, or the last evaluated."""
+    told = [entry.record for entry in entries if entry.record.evaluations]
+    return next((r for r in told if r.round == kept), told[-1] if told else None)
+
+
+def kept_notes(kept: int, done: int, rounds: int) -> list[str]:
+    """Say which round's head is the result, where it need not be the last one's."""
+    if not kept:
+        return []
+    stopped = f"; the run stopped early, after {done} of {rounds}" if done < rounds else ""
+    return [f"The head is that of round {kept}, whose held-out result was the best{stopped}."]
 
 
 class EpsilonOf:
@@ -110,8 +127,9 @@ def _sites(
     epsilon_of: EpsilonOf,
     releases: Mapping[str, Mapping[str, int]],
     labels: Labels,
+    shown: RoundRecord | None,
 ) -> list[SiteResult]:
-    last = next((e.record.evaluations for e in reversed(entries) if e.record.evaluations), {})
+    last = shown.evaluations if shown else {}
     down: Counter[str] = Counter()
     up: Counter[str] = Counter()
     failures: dict[str, Counter[str]] = {}

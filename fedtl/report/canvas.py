@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 WIDTH = 4.9
 """Inches: two fit side by side on a desk's screen, one is still legible on a telephone's."""
+
+PNG_DPI = 200
+"""Pixels per inch of pictures for slides and papers."""
 
 MOST_WRITTEN = 12
 """Rows and columns up to which a heat map has its numbers written in."""
@@ -72,7 +76,9 @@ class Plot:
     meaning: str
 
 
-def render(key: str, draw: Callable[[Figure], None], *, height: float, label: str) -> str:
+def render(
+    key: str, draw: Callable[[Figure], None], *, height: float, label: str, width: float = WIDTH
+) -> str:
     """Draw a figure and return it as an SVG element without ids, scripts or outside references.
 
     Parameters
@@ -81,24 +87,45 @@ def render(key: str, draw: Callable[[Figure], None], *, height: float, label: st
         Seeds the names of clip paths, so that figures on one page do not share them.
     draw : Callable
         Puts axes on the figure it is given; see :func:`axes_at`.
-    height : float
-        Inches; the width is :data:`WIDTH`.
+    height, width : float
+        Inches.
     label : str
         What a screen reader says.
     """
-    from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
 
     buffer = io.StringIO()
+    with _drawn(key, draw, (width, height)) as figure:
+        FigureCanvasSVG(figure)
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(_METADATA))
+    return _inline(buffer.getvalue(), label)
+
+
+def render_png(
+    key: str, draw: Callable[[Figure], None], *, height: float, width: float = WIDTH
+) -> bytes:
+    """Draw a figure and return it as a PNG file on white; see :func:`render`."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    buffer = io.BytesIO()
+    with _drawn(key, draw, (width, height)) as figure:
+        FigureCanvasAgg(figure)
+        figure.savefig(buffer, format="png", dpi=PNG_DPI, facecolor="white")
+    return buffer.getvalue()
+
+
+@contextmanager
+def _drawn(key: str, draw: Callable[[Figure], None], size: tuple[float, float]) -> Iterator[Figure]:
+    """Yield a figure with everything on it, to be saved in the house style."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
     with rc_context({**_STYLE, "svg.hashsalt": key}), warnings.catch_warnings():
         # The reader's browser has the letters that our font, used for measuring only, may lack.
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
-        figure = Figure(figsize=(WIDTH, height), facecolor="none")
-        FigureCanvasSVG(figure)
+        figure = Figure(figsize=size, facecolor="none")
         draw(figure)
-        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(_METADATA))
-    return _inline(buffer.getvalue(), label)
+        yield figure
 
 
 _METADATA = ("Creator", "Date", "Format", "Type")

@@ -109,7 +109,7 @@ def task_and_plan(
 
 
 def run(
-    features: str, *, rounds: int, via: str, sampling: str, private: bool
+    features: str, *, rounds: int, via: str, sampling: str, private: bool, sampled: int = 0
 ) -> peer_heads.HeadsResult:
     """Run the job and return what it took."""
     from fedtl.rounds import Settings, State
@@ -133,14 +133,14 @@ def run(
         sites=named,
         start=State(0, initial_head("linear", dim + 1, peer_heads.CLASSES)),
         config=task_config(task, plan, seed=1),
-        settings=Settings(rounds=rounds, evaluate_every=0),
+        settings=Settings(rounds=rounds, sites_per_round=sampled, evaluate_every=0, metrics="off"),
     )
     ended = time.perf_counter()
     weight = np.asarray(outcome.head["weight"], np.float32)
     loss, accuracy = peer_heads.judge(weight[:, :-1], weight[:, -1], path=features)
     return peer_heads.HeadsResult(
         peer=f"fedtl, {via}, {sampling} batches, {'DP-SGD' if private else 'not private'}",
-        sites=len(sites),
+        sites=sampled or len(sites),
         rounds=rounds,
         seconds=ended - begun,
         startup_seconds=begun - STARTED,
@@ -156,12 +156,16 @@ def main() -> None:
     add("--via", choices=("local", "stacked"), default="stacked", help="default: %(default)s")
     add("--sampling", choices=("shuffle", "poisson", "full"), default="shuffle")
     add("--private", action="store_true", help="DP-SGD; not with shuffled batches")
+    add("--sampled", type=int, default=0, help="sites in a round (default: all)")
     arguments = parser.parse_args()
     peer_heads.check(arguments, parser)
     if arguments.private and arguments.sampling == "shuffle":
         parser.error("--private needs --sampling poisson or full: that is what is accounted for.")
     peer_flower.quieten()
-    wanted = {name: getattr(arguments, name) for name in ("rounds", "via", "sampling", "private")}
+    wanted = {
+        name: getattr(arguments, name)
+        for name in ("rounds", "via", "sampling", "private", "sampled")
+    }
     run(arguments.features, **wanted).print()
 
 

@@ -64,8 +64,9 @@ def simulate(
     config: ConfigRecord,
     num_cpus: float,
     warm: bool = True,
+    sampled: int = 0,
 ) -> tuple[Stopwatch, Result]:
-    """Run Flower's FedAvg over all sites in every round, without evaluation.
+    """Run Flower's FedAvg over all sites, or some drawn in every round, without evaluation.
 
     If ``warm``, every site answers one ``query`` message before the first round, so that the start
     of Ray, the workers' imports and their reading of the data are not charged to the rounds.
@@ -84,6 +85,8 @@ def simulate(
         Ray's share of the processors for one client; it fixes how many clients run at once.
     warm : bool
         Whether to warm up first.
+    sampled : int
+        Sites in a round; 0 takes all.
 
     Raises
     ------
@@ -100,7 +103,7 @@ def simulate(
         _wait(grid, sites=sites)
         if warm:
             _warm_up(grid, sites=sites, config=config)
-        watch.result = _timed_average(watch).start(
+        watch.result = _timed_average(watch, sampled / sites if sampled else 1.0).start(
             grid, arrays, num_rounds=rounds, train_config=config
         )
 
@@ -138,7 +141,7 @@ def _warm_up(grid: Grid, *, sites: int, config: ConfigRecord) -> None:
         raise RuntimeError(f"{sites - len(replies) + len(failed)} sites failed: {failed[:1]}")
 
 
-def _timed_average(watch: Stopwatch) -> FedAvg:
+def _timed_average(watch: Stopwatch, fraction: float) -> FedAvg:
     """Return Flower's FedAvg, noting when each round begins and ends."""
     from flwr.serverapp.strategy import FedAvg
 
@@ -156,4 +159,4 @@ def _timed_average(watch: Stopwatch) -> FedAvg:
             watch.ends.append(time.perf_counter())
             return answer
 
-    return TimedFedAvg(fraction_evaluate=0.0)
+    return TimedFedAvg(fraction_train=fraction, fraction_evaluate=0.0)

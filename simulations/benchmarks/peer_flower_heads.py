@@ -21,7 +21,13 @@ STARTED = time.perf_counter()
 
 
 def run(
-    features: str, *, sites: int, rounds: int, num_cpus: float, partitions: str = ""
+    features: str,
+    *,
+    sites: int,
+    rounds: int,
+    num_cpus: float,
+    partitions: str = "",
+    sampled: int = 0,
 ) -> peer_heads.HeadsResult:
     """Run the job and return what it took.
 
@@ -35,6 +41,8 @@ def run(
         Processors that Ray reserves for one client.
     partitions : str
         Folder with one file per site for the behaviour of the quickstart; empty for warm workers.
+    sampled : int
+        Sites in a round; 0 takes all.
     """
     import flwr
     import torch
@@ -56,13 +64,14 @@ def run(
         ),
         num_cpus=num_cpus,
         warm=not partitions,
+        sampled=sampled,
     )
     weight, bias = (result.arrays[name].numpy() for name in ("weight", "bias"))
     loss, accuracy = peer_heads.judge(weight, bias, path=features)
     return peer_heads.HeadsResult(
         peer=f"flower {flwr.__version__} on ray, {num_cpus:g} processors per client, "
         + ("as in the quickstart" if partitions else "warm workers that keep the features"),
-        sites=sites,
+        sites=sampled or sites,
         rounds=rounds,
         seconds=watch.seconds,
         startup_seconds=watch.begins[0] - STARTED,
@@ -82,6 +91,7 @@ def main() -> None:
         action="store_true",
         help="no warm-up; the client loads its partition in each message",
     )
+    parser.add_argument("--sampled", type=int, default=0, help="sites in a round (default: all)")
     arguments = parser.parse_args()
     sites = peer_heads.check(arguments, parser)
     peer_flower.quieten()
@@ -92,6 +102,7 @@ def main() -> None:
             rounds=arguments.rounds,
             num_cpus=arguments.num_cpus,
             partitions=folder if arguments.quickstart else "",
+            sampled=arguments.sampled,
         ).print()
 
 

@@ -37,7 +37,7 @@ class HeadsResult:
     peer : str
         Name, version and settings of the peer.
     sites, rounds : int
-        Size of the job; every site takes part in every round.
+        Size of the job: sites that take part in every round.
     seconds : float
         From the first round's configuration to the end of the last aggregation.
     startup_seconds : float

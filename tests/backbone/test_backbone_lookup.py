@@ -161,3 +161,18 @@ def test_a_transformer_takes_another_size_if_its_patches_fit(
     assert (card.taps, card.tap_widths) == (("blocks.11@1", "head"), (192, 192))
     with pytest.raises(BackboneError, match="image_size 8 does not suit"):
         resolve(name, path, image_size=8)
+
+
+def test_an_untrained_body_is_the_seeds_own_and_no_plain_name_finds_it() -> None:
+    """A run that was to be compared with it would else get it for the pretrained one."""
+    one, other = (resolve(LITE0, f"random:{seed}", image_size=64) for seed in (1, 2))
+    assert one.sha256 != other.sha256
+    assert resolve(LITE0, "random:1", image_size=64) == one
+    assert "random:1" in one.source
+    assert resolve(LITE0, image_size=64).sha256 not in (one.sha256, other.sha256)
+
+
+@pytest.mark.parametrize("weights", ["random:", "random:x", "random:-1", "random:1.5", "random:²"])
+def test_an_untrained_body_needs_a_seed(weights: str) -> None:
+    with pytest.raises(BackboneError, match="names no seed"):
+        resolve(LITE0, weights)

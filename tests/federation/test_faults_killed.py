@@ -1,7 +1,8 @@
 """Whatever process is killed, in two runs at once: nobody pays twice, and the head stays the same.
 
 One run is without noise, so that its head can be compared with the one of a run that nothing
-happened to; the other one is private, so that every site keeps account of it.
+happened to, and its sites remember their control variates from round to round; the other one is
+private, so that every site keeps account of it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ ALL = {"least_updates": 3, "least_sites": 3, "patience": 5.0, "retries": 30}
 
 
 def test_killed_processes_change_neither_head_nor_ledgers(trial: Trial) -> None:
-    plain, private = recipe("plain", **ALL), recipe("private", noise=True, **ALL)
+    plain = recipe("plain", strategy="scaffold", **ALL)
+    private = recipe("private", noise=True, **ALL)
     with trial.run(plain) as followed, trial.run(private) as other:
         # north's agent dies between the charge and the answer, and while it trains without noise
         before = n_entries(trial.site("north"))

@@ -52,13 +52,21 @@ STEPS = 1500
 """Of a training: some tenths of a second, in which a process can be killed."""
 
 
-def recipe(name: str, *, rounds: int = 3, noise: bool = False, **federation: object) -> Recipe:
+def recipe(
+    name: str,
+    *,
+    rounds: int = 3,
+    noise: bool = False,
+    strategy: str = "fedavg",
+    **federation: object,
+) -> Recipe:
     """Return a small recipe; without noise every run of it ends with the same head."""
     tables: dict[str, Any] = {
         "name": name,
         "backbone": {"image_size": 32},
         "train": {"rounds": rounds, "local_steps": STEPS, "lr": 0.5},
         "privacy": {"enabled": noise},
+        "strategy": {"name": strategy},
         "transport": {"timeout": 90.0},
         "compare": {"without_privacy": False, "local_only": False},
         "federation": {"least_sites": 2, "wait": 180.0, "patience": 60.0, **federation},

@@ -13,7 +13,10 @@ import numpy as np
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "simulations" / "benchmarks"
-SCRIPTS = ("own_heads.py", "own_extract.py", "own_scale.py", "run.py")
+SCRIPTS = (
+    *("own_heads.py", "own_extract.py", "own_scale.py"),
+    *("own_study.py", "own_strategies.py", "run.py"),
+)
 HEAVY = re.compile(r"\|\s+(torch|flwr|ray|pfl|timm|matplotlib)$", re.MULTILINE)
 
 
@@ -150,3 +153,17 @@ def test_an_unknown_comparison_lists_the_known_ones() -> None:
     assert done.returncode == 2
     assert "extraction" in done.stderr
     assert "heads" in done.stderr
+
+
+@pytest.mark.parametrize("strategy", ["fedavg", "fedprox", "scaffold", "feddyn"])
+def test_rounds_of_a_strategy_are_timed(strategy: str) -> None:
+    script = BENCHMARKS / "own_strategies.py"
+    told = figures(script, "drift", strategy, "--sites", "3", "--rounds", "2")
+    assert told["strategy"] == strategy
+    assert 0 < told["seconds_per_round"] < 60
+
+
+def test_statistics_are_timed_beside_their_product() -> None:
+    script = BENCHMARKS / "own_strategies.py"
+    told = figures(script, "statistics", "--sites", "2", "--rows", "40")
+    assert min(told["seconds"], told["product_seconds"]) > 0
