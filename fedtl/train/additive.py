@@ -36,6 +36,7 @@ from fedtl.privacy.plan import Release
 from fedtl.train.batches import shares
 from fedtl.train.fit import Examples
 from fedtl.train.objectives.statistic import LocalStatistic
+from fedtl.train.products import Gram
 from fedtl.train.streams import Streams
 
 Sums = dict[str, NDArray[np.float64]]
@@ -140,29 +141,26 @@ def sums(
     if mechanism == "sums":
         return _rows(examples, classes, release, statistic)
     d = examples.x.shape[1] - 1
-    total = torch.zeros(d, dtype=torch.float64)
-    gram = torch.zeros(d, d, dtype=torch.float64)
-    for x, _, share in _blocks(examples, release):
-        u = _clipped(x[:, :-1], release)
-        if mechanism == "mean":
-            total += share @ u
-        else:
-            gram.addmm_(u.T, u * share[:, None])
+    parts = ((_clipped(x[:, :-1], release), share) for x, _, share in _blocks(examples, release))
     if mechanism == "mean":
+        total = torch.zeros(d, dtype=torch.float64)
+        for u, share in parts:
+            total += share @ u
         return {"sum": total.numpy()}
-    return {"gram": gram.numpy()[np.triu_indices(d)]}
+    gram = Gram(d)
+    for u, share in parts:
+        gram.add(u.contiguous().numpy(), share.numpy())
+    return {"gram": gram.upper()}
 
 
 def _statistics(examples: Examples, classes: int, release: Release | None) -> Sums:
     d = examples.x.shape[1]
-    gram = torch.zeros(d, d, dtype=torch.float64)
-    moment = torch.zeros(d, classes, dtype=torch.float64)
+    gram, moment = Gram(d), np.zeros((d, classes))
     for x, y, share in _blocks(examples, release):
-        rows = _clipped(x, release)
-        counted = rows * share[:, None]
-        gram.addmm_(rows.T, counted)
-        moment.index_add_(1, y, counted.T)
-    return {"gram": gram.numpy()[np.triu_indices(d)], "moment": moment.numpy()}
+        rows, counted = _clipped(x, release).numpy(), share.numpy()
+        gram.add(rows, counted)
+        moment += rows.T @ (np.eye(classes)[y.numpy()] * counted[:, None])
+    return {"gram": gram.upper(), "moment": moment}
 
 
 def _rows(

@@ -17,7 +17,11 @@ Statistics = Mapping[str, NDArray[np.float64]]
 
 def add(parts: list[Statistics]) -> dict[str, NDArray[np.float64]]:
     """Add statistics of disjoint examples."""
-    return {name: np.sum([p[name] for p in parts], axis=0) for name in parts[0]}
+    total = {name: np.array(values, np.float64) for name, values in parts[0].items()}
+    for part in parts[1:]:  # one after the other: a stack of them would be copied first
+        for name, values in total.items():
+            values += part[name]
+    return total
 
 
 def unpack(upper: NDArray[np.float64]) -> NDArray[np.float64]:
