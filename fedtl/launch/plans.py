@@ -186,11 +186,16 @@ def _honest(recipe: Recipe, sites: int) -> int:
 
 
 def cautions(recipe: Recipe, manifest: Manifest, rows: Sequence[SiteRows]) -> list[str]:
-    """Return what is allowed in a private recipe and seldom meant, in sentences."""
-    privacy = recipe.privacy
+    """Return what is allowed in a recipe and seldom meant, in sentences."""
+    privacy, said = recipe.privacy, []
+    asked = cohort_size(recipe, len(rows))
+    if asked < len(rows) and getattr(strategy_of(recipe), "rounds", 0) == 1:
+        said.append(
+            f"Strategy '{recipe.strategy.name}' asks the sites once, and train.sites_per_round = "
+            f"{asked} leaves {len(rows) - asked} of {len(rows)} sites out of its head for good."
+        )
     if not privacy.enabled:
-        return []
-    said = []
+        return said
     largest = max(_units(recipe, manifest, part) for part in rows)
     if privacy.delta >= 1 / max(largest, 1):
         said.append(

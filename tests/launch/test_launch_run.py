@@ -15,7 +15,7 @@ from small import recipe, run, stopped
 from fedtl.errors import CacheError, PrivacyError, RecipeError
 from fedtl.launch.federation import build
 from fedtl.launch.history import Entry, Tally
-from fedtl.launch.plans import FEATURE_NORM, plan_of
+from fedtl.launch.plans import FEATURE_NORM, cautions, plan_of
 from fedtl.launch.run_folder import new_folder, recipe_of
 from fedtl.privacy.ledger import Ledger
 from fedtl.rounds import RoundRecord
@@ -269,3 +269,21 @@ def test_rounds_that_leave_none_for_gradients_are_refused() -> None:
     with pytest.raises(PrivacyError, match=r"needs 2 rounds before the first gradient") as error:
         plan_of(recipe(strategy__name="fedwhiten", train__rounds=2), mean_size=55.0, sites=4)
     assert "at least 3" in error.value.next_step
+
+
+def test_who_asks_the_sites_once_is_told_whom_he_leaves_out() -> None:
+    """A head in closed form from five of twenty sites looks like a bad method."""
+    some = recipe(strategy__name="fed3r", train__sites_per_round=2, privacy__enabled=False)
+    federation = build(some)
+    (said,) = cautions(some, federation.manifest, federation.rows)
+    assert "sites_per_round = 2 leaves 1 of 3 sites out" in said
+    for other in ({"train__sites_per_round": 0}, {"strategy__name": "fedavg"}):
+        changed = recipe(
+            **{
+                "strategy__name": "fed3r",
+                "train__sites_per_round": 2,
+                "privacy__enabled": False,
+                **other,
+            }
+        )
+        assert cautions(changed, federation.manifest, federation.rows) == []
