@@ -25,25 +25,12 @@ class AgnosticFedAvg(Watching):
     ----------
     rate : float
         gamma: after an evaluation lambda <- projection of (lambda + gamma F) onto the simplex.
-    min_train_nodes, min_evaluate_nodes, min_available_nodes : int
-        As in Flower's FedAvg.
     """
 
-    def __init__(
-        self,
-        *,
-        rate: float = 0.1,
-        min_train_nodes: int = 1,
-        min_evaluate_nodes: int = 1,
-        min_available_nodes: int = 1,
-    ) -> None:
+    def __init__(self, *, rate: float = 0.1) -> None:
         if not rate > 0:
             raise ValueError(f"rate = {rate} must be above 0")
-        super().__init__(
-            min_train_nodes=min_train_nodes,
-            min_evaluate_nodes=min_evaluate_nodes,
-            min_available_nodes=min_available_nodes,
-        )
+        super().__init__()
         self.rate = rate
         self.mixture: dict[int, float] = {}
 

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Sequence
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg
 
 from fedtl.privacy.plan import PrivacyPlan
+from fedtl.strategies.averaging import Averaging
 from fedtl.train.classes import Matrix, Noise
 from fedtl.train.random_features import RANDOM
 from fedtl.train.ridge import Statistics
@@ -23,7 +23,7 @@ from fedtl.wire.arrays import pack, unpack
 from fedtl.wire.messages import STATISTICS
 
 
-class ClosedForm(FedAvg):
+class ClosedForm(Averaging):
     """One round of additive statistics, then a head; evaluation is FedAvg's.
 
     Derive a strategy from it by writing :meth:`solve`.
@@ -45,7 +45,7 @@ class ClosedForm(FedAvg):
 
     def __init__(self, *, scale: float) -> None:
         above_zero(scale=scale)
-        super().__init__(min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1)
+        super().__init__()
         self.scale, self.seed = scale, 0
         self.noise = Noise()
 

@@ -6,15 +6,15 @@ from collections.abc import Iterable
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg
 
+from fedtl.strategies.averaging import Averaging
 from fedtl.strategies.local import path_of
 from fedtl.types import Arrays
 from fedtl.wire.arrays import unpack
 from fedtl.wire.messages import read_evaluation
 
 
-class Watching(FedAvg):
+class Watching(Averaging):
     """FedAvg that remembers each site's loss on the head that it was sent last.
 
     The losses are held-out ones, from the evaluation of the round before: they are told anyway, and
@@ -29,18 +29,8 @@ class Watching(FedAvg):
     needs_evaluations = True
     needs_updates = True
 
-    def __init__(
-        self,
-        *,
-        min_train_nodes: int = 1,
-        min_evaluate_nodes: int = 1,
-        min_available_nodes: int = 1,
-    ) -> None:
-        super().__init__(
-            min_train_nodes=min_train_nodes,
-            min_evaluate_nodes=min_evaluate_nodes,
-            min_available_nodes=min_available_nodes,
-        )
+    def __init__(self) -> None:
+        super().__init__()
         self.losses: dict[int, float] = {}
         self._head: Arrays = {}
         self._path = 1.0

@@ -28,8 +28,6 @@ class FedAsync(Stale):
         Share of a fresh head, in (0, 1].
     exponent : float
         a of s(tau) = (1 + tau)^-a, by which older ones count less.
-    min_train_nodes, min_evaluate_nodes, min_available_nodes : int
-        As in Flower's FedAvg.
     """
 
     def __init__(
@@ -37,19 +35,12 @@ class FedAsync(Stale):
         *,
         alpha: float = 0.6,
         exponent: float = 0.5,
-        min_train_nodes: int = 1,
-        min_evaluate_nodes: int = 1,
-        min_available_nodes: int = 1,
     ) -> None:
         if not 0 < alpha <= 1 or not exponent >= 0:
             raise ValueError(
                 f"alpha = {alpha}, exponent = {exponent}: alpha is in (0, 1], exponent from 0"
             )
-        super().__init__(
-            min_train_nodes=min_train_nodes,
-            min_evaluate_nodes=min_evaluate_nodes,
-            min_available_nodes=min_available_nodes,
-        )
+        super().__init__()
         self.alpha, self.exponent = alpha, exponent
 
     def aggregate_train(

@@ -11,14 +11,14 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg
 
+from fedtl.strategies.averaging import Averaging
 from fedtl.types import Arrays
 from fedtl.wire.arrays import pack, unpack
 from fedtl.wire.messages import records
 
 
-class Stale(FedAvg):
+class Stale(Averaging):
     """Remembers which head every site began with; the base of asynchronous strategies.
 
     Attributes
@@ -31,18 +31,8 @@ class Stale(FedAvg):
 
     needs_updates = True
 
-    def __init__(
-        self,
-        *,
-        min_train_nodes: int = 1,
-        min_evaluate_nodes: int = 1,
-        min_available_nodes: int = 1,
-    ) -> None:
-        super().__init__(
-            min_train_nodes=min_train_nodes,
-            min_evaluate_nodes=min_evaluate_nodes,
-            min_available_nodes=min_available_nodes,
-        )
+    def __init__(self) -> None:
+        super().__init__()
         self.begun: dict[int, int] = {}
         self.heads: dict[int, Arrays] = {}
         self.head: Arrays = {}
@@ -78,25 +68,12 @@ class FedBuff(Stale):
     ----------
     server_learning_rate : float
         eta_g.
-    min_train_nodes, min_evaluate_nodes, min_available_nodes : int
-        As in Flower's FedAvg.
     """
 
-    def __init__(
-        self,
-        *,
-        server_learning_rate: float = 1.0,
-        min_train_nodes: int = 1,
-        min_evaluate_nodes: int = 1,
-        min_available_nodes: int = 1,
-    ) -> None:
+    def __init__(self, *, server_learning_rate: float = 1.0) -> None:
         if not server_learning_rate > 0:
             raise ValueError(f"server_learning_rate = {server_learning_rate} must be above 0")
-        super().__init__(
-            min_train_nodes=min_train_nodes,
-            min_evaluate_nodes=min_evaluate_nodes,
-            min_available_nodes=min_available_nodes,
-        )
+        super().__init__()
         self.server_learning_rate = server_learning_rate
 
     def aggregate_train(

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg
 
+from fedtl.strategies.averaging import Averaging
 from fedtl.strategies.local import sites_in_all
 from fedtl.train.objective_name import ObjectiveName
 from fedtl.types import Arrays
@@ -19,7 +19,7 @@ from fedtl.wire.arrays import pack, unpack
 from fedtl.wire.objective import with_objective
 
 
-class FedDyn(FedAvg):
+class FedDyn(Averaging):
     """Average, and subtract h / alpha, the mean of the sites' gradients at their solutions.
 
     Sites keep g_i (:class:`fedtl.train.objectives.dynamic.DynamicRegulariser`); their answers are
@@ -29,25 +29,12 @@ class FedDyn(FedAvg):
     ----------
     alpha : float
         Strength of the regulariser; a head's drift within a round is of the size gradient / alpha.
-    min_train_nodes, min_evaluate_nodes, min_available_nodes : int
-        As in Flower's FedAvg.
     """
 
-    def __init__(
-        self,
-        *,
-        alpha: float = 0.1,
-        min_train_nodes: int = 1,
-        min_evaluate_nodes: int = 1,
-        min_available_nodes: int = 1,
-    ) -> None:
+    def __init__(self, *, alpha: float = 0.1) -> None:
         if not alpha > 0:
             raise ValueError(f"alpha = {alpha} must be above 0")
-        super().__init__(
-            min_train_nodes=min_train_nodes,
-            min_evaluate_nodes=min_evaluate_nodes,
-            min_available_nodes=min_available_nodes,
-        )
+        super().__init__()
         self.alpha = alpha
         self.drift: Arrays = {}
         self._head: Arrays = {}

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
 
 from fedtl.errors import StrategyError
+from fedtl.strategies.averaging import Averaging
 from fedtl.strategies.local import task_of
 from fedtl.train.task import TrainTask
 from fedtl.types import Arrays
@@ -22,31 +22,16 @@ from fedtl.wire.arrays import pack, unpack
 from fedtl.wire.messages import STEPS, WEIGHT, records
 
 
-class FedNova(FedAvg):
+class FedNova(Averaging):
     """Average the sites' mean gradients, not their moves: for ``train.local_epochs``.
 
     Where all sites take the same number of steps it is FedAvg.
-
-    Parameters
-    ----------
-    min_train_nodes, min_evaluate_nodes, min_available_nodes : int
-        As in Flower's FedAvg.
     """
 
     needs_updates = True
 
-    def __init__(
-        self,
-        *,
-        min_train_nodes: int = 1,
-        min_evaluate_nodes: int = 1,
-        min_available_nodes: int = 1,
-    ) -> None:
-        super().__init__(
-            min_train_nodes=min_train_nodes,
-            min_evaluate_nodes=min_evaluate_nodes,
-            min_available_nodes=min_available_nodes,
-        )
+    def __init__(self) -> None:
+        super().__init__()
         self._head: Arrays = {}
         self._task = TrainTask(rounds=1)
 

@@ -10,17 +10,17 @@ from collections.abc import Iterable
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg
 from numpy.typing import NDArray
 
 from fedtl.privacy.release import Mechanism
+from fedtl.strategies.averaging import Averaging
 from fedtl.train.objective_name import ObjectiveName
 from fedtl.wire.arrays import HostRecordDict, unpack
 from fedtl.wire.messages import SUMS, records
 from fedtl.wire.objective import with_objective
 
 
-class LogitAdjustedFedAvg(FedAvg):
+class LogitAdjustedFedAvg(Averaging):
     """Ask for the counts of labels in the first round, then train with adjusted logits.
 
     Parameters
@@ -33,8 +33,6 @@ class LogitAdjustedFedAvg(FedAvg):
         ones, as numbers with commas; then nothing is asked for.
     share : float
         Of the privacy budget, for the counts.
-    min_train_nodes, min_evaluate_nodes, min_available_nodes : int
-        As in Flower's FedAvg.
     """
 
     statistic = ObjectiveName("class_counts")
@@ -46,17 +44,10 @@ class LogitAdjustedFedAvg(FedAvg):
         tau: float = 1.0,
         prior: str = "own",
         share: float = 0.05,
-        min_train_nodes: int = 1,
-        min_evaluate_nodes: int = 1,
-        min_available_nodes: int = 1,
     ) -> None:
         if not tau >= 0 or not 0 < share < 1:
             raise ValueError(f"tau = {tau}, share = {share}: tau is from 0, share in (0, 1)")
-        super().__init__(
-            min_train_nodes=min_train_nodes,
-            min_evaluate_nodes=min_evaluate_nodes,
-            min_available_nodes=min_available_nodes,
-        )
+        super().__init__()
         self.tau, self.prior, self.share = tau, prior, share
         self.public = None if prior in ("own", "all") else _public(prior)
         self.counts: dict[int, NDArray[np.float64]] = {}

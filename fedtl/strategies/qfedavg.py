@@ -27,25 +27,12 @@ class QFedAvg(Watching):
     ----------
     q : float
         0 averages all sites alike; the larger, the more the worst sites count.
-    min_train_nodes, min_evaluate_nodes, min_available_nodes : int
-        As in Flower's FedAvg.
     """
 
-    def __init__(
-        self,
-        *,
-        q: float = 1.0,
-        min_train_nodes: int = 1,
-        min_evaluate_nodes: int = 1,
-        min_available_nodes: int = 1,
-    ) -> None:
+    def __init__(self, *, q: float = 1.0) -> None:
         if not q >= 0:
             raise ValueError(f"q = {q} must be from 0")
-        super().__init__(
-            min_train_nodes=min_train_nodes,
-            min_evaluate_nodes=min_evaluate_nodes,
-            min_available_nodes=min_available_nodes,
-        )
+        super().__init__()
         self.q = q
 
     def aggregate_train(

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg
 
+from fedtl.strategies.averaging import Averaging
 from fedtl.strategies.local import path_of, sites_in_all
 from fedtl.train.objective_name import ObjectiveName
 from fedtl.types import Arrays
@@ -19,7 +19,7 @@ from fedtl.wire.arrays import pack, unpack
 from fedtl.wire.objective import with_objective
 
 
-class Scaffold(FedAvg):
+class Scaffold(Averaging):
     """FedAvg whose sites correct every step by c - c_i.
 
     Sites keep c_i (:class:`fedtl.train.objectives.scaffold.ControlVariates`). The mean of their
@@ -30,25 +30,12 @@ class Scaffold(FedAvg):
     ----------
     server_learning_rate : float
         eta_g: x <- x + eta_g (mean y_i - x).
-    min_train_nodes, min_evaluate_nodes, min_available_nodes : int
-        As in Flower's FedAvg.
     """
 
-    def __init__(
-        self,
-        *,
-        server_learning_rate: float = 1.0,
-        min_train_nodes: int = 1,
-        min_evaluate_nodes: int = 1,
-        min_available_nodes: int = 1,
-    ) -> None:
+    def __init__(self, *, server_learning_rate: float = 1.0) -> None:
         if not server_learning_rate > 0:
             raise ValueError(f"server_learning_rate = {server_learning_rate} must be above 0")
-        super().__init__(
-            min_train_nodes=min_train_nodes,
-            min_evaluate_nodes=min_evaluate_nodes,
-            min_available_nodes=min_available_nodes,
-        )
+        super().__init__()
         self.server_learning_rate = server_learning_rate
         self.control: Arrays = {}
         self._head: Arrays = {}

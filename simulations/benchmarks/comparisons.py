@@ -11,7 +11,7 @@ from pathlib import Path
 
 import peer_heads
 from measure import Bench, Figures, Line, middle, ratios
-from strategies import strategies
+from strategies import strategies, study
 from wire import FULL_WIRE, QUICK_WIRE, WireSizes, wire
 
 RATE = "client_rounds_per_second"
@@ -274,27 +274,6 @@ def secure(bench: Bench, sizes: Sizes) -> Iterator[Line]:
         )
 
 
-def study(bench: Bench, sizes: Sizes) -> Iterator[Line]:
-    """Time a whole study with warm features, as a user runs it, on all cores of this machine."""
-    folder, options = bench.work / "study", ("--sites", "--rows", "--rounds", "--seeds")
-    counts = [word for pair in zip(options, sizes.study, strict=True) for word in pair]
-    bench.own("own_study.py", "write", folder, *counts)()
-    (found,) = bench.alternate({"fedtl, study": bench.own("own_study.py", "run", folder)}).values()
-    sites, rows, rounds, seeds = sizes.study
-    slowest = max(found[0]["seconds_of_rounds"].items(), key=lambda item: item[1])
-    yield Line(
-        f"a study of 5 strategies x {seeds} seeds x {rounds} rounds",
-        "a fixed limit",
-        180,
-        False,
-        tuple(f["seconds"] for f in found),
-        "s",
-        f"{sites} sites x {rows} features of 1,280; longest rounds of a cell: {slowest[0]}, "
-        f"{slowest[1]:.1f} s",
-        "study: processes, data, tests, table and figures included; aim on two cores",
-    )
-
-
 COMPARISONS: dict[str, Callable[[Bench, Sizes], Iterator[Line]]] = {
     "extraction": extraction,
     "heads": heads,
@@ -303,7 +282,7 @@ COMPARISONS: dict[str, Callable[[Bench, Sizes], Iterator[Line]]] = {
     "cohort": cohort,
     "secure": secure,
     "strategies": lambda bench, sizes: strategies(bench, sites=sizes.sites, rows=sizes.rows),
-    "study": study,
+    "study": lambda bench, sizes: study(bench, sizes.study),
     "wire": lambda bench, sizes: wire(bench, sizes.wire),
 }
 

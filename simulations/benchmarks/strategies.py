@@ -79,3 +79,30 @@ def _many(bench: Bench, *, sites: int) -> Iterator[Line]:
         "many sites: 60 examples of 784 numbers each, 3 steps of 20; Ray's start and the reading "
         "of the data are not counted; FLUTE reports 30:14 min for Flower 1.0 and 3:20 for itself",
     )
+
+
+def study(bench: Bench, size: tuple[int, int, int, int]) -> Iterator[Line]:
+    """Time a whole study with warm features, as a user runs it, on all cores of this machine.
+
+    Parameters
+    ----------
+    size : tuple of int
+        Sites, rows of each, rounds and seeds.
+    """
+    folder, options = bench.work / "study", ("--sites", "--rows", "--rounds", "--seeds")
+    counts = [word for pair in zip(options, size, strict=True) for word in pair]
+    bench.own("own_study.py", "write", folder, *counts)()
+    (found,) = bench.alternate({"fedtl, study": bench.own("own_study.py", "run", folder)}).values()
+    sites, rows, rounds, seeds = size
+    slowest = max(found[0]["seconds_of_rounds"].items(), key=lambda item: item[1])
+    yield Line(
+        f"a study of 5 strategies x {seeds} seeds x {rounds} rounds",
+        "a fixed limit",
+        180,
+        False,
+        tuple(f["seconds"] for f in found),
+        "s",
+        f"{sites} sites x {rows} features of 1,280; longest rounds of a cell: {slowest[0]}, "
+        f"{slowest[1]:.1f} s",
+        "study: processes, data, tests, table and figures included; aim on two cores",
+    )

@@ -9,9 +9,9 @@ from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg
 
 from fedtl.errors import StrategyError
+from fedtl.strategies.averaging import Averaging
 from fedtl.strategies.updates import Matrix, Updates
 from fedtl.types import Arrays
 from fedtl.wire.arrays import pack, unpack
@@ -19,7 +19,7 @@ from fedtl.wire.arrays import pack, unpack
 _log = logging.getLogger(__name__)
 
 
-class Robust(FedAvg):
+class Robust(Averaging):
     """A strategy made of one rule on the updates of a round; sampling and evaluation are FedAvg's.
 
     A round whose cohort cannot give what the rule needs is refused before any site is asked. Where
@@ -37,7 +37,7 @@ class Robust(FedAvg):
     needs_updates = True
 
     def __init__(self) -> None:
-        super().__init__(min_train_nodes=1, min_evaluate_nodes=1, min_available_nodes=1)
+        super().__init__()
         self._head: Arrays = {}
 
     @property
