@@ -35,6 +35,39 @@ class Update:
     steps: int = 0
 
 
+ALONE, GLOBAL, PERSONAL = HEADS = ("alone", "global", "personal")
+"""Heads that a site has: trained by itself, received, and its own version of that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Personal:
+    """How a site's heads do on its held-out examples, in clear.
+
+    Attributes
+    ----------
+    right_alone, right_global, right_used : int
+        Examples that the head gets right: trained by the site alone, received, and the one that the
+        site uses. For the last, half of the examples choose for the other half.
+    gained_global, lost_global, gained_personal, lost_personal : int
+        Units (examples, or groups) that are better off with the head than with the one that was
+        trained alone, and worse off.
+    units : int
+        Held-out units.
+    choice : {"alone", "global", "personal"}
+        Which head the site uses, by all of its held-out examples.
+    """
+
+    right_alone: int
+    right_global: int
+    right_used: int
+    gained_global: int
+    lost_global: int
+    gained_personal: int
+    lost_personal: int
+    units: int
+    choice: str
+
+
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """A head's result on a site's held-out examples, as sums: ratios are made of them afterwards.
@@ -52,6 +85,8 @@ class Evaluation:
         ``[C, C]``, rows are true classes; None where it was not asked for.
     releases : int
         Private releases of metrics of this site in this run so far; 0 in clear.
+    personal : Personal or None
+        Where the result is of the site's personal head, in clear: how it compares.
     """
 
     wrong: float
@@ -59,6 +94,7 @@ class Evaluation:
     losses: float
     confusion: NDArray[np.float64] | None = None
     releases: int = 0
+    personal: Personal | None = None
 
     @property
     def n(self) -> float:

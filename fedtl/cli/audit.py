@@ -9,7 +9,7 @@ import typer
 
 from fedtl.cli.flags import Flags
 from fedtl.cli.progress import progress
-from fedtl.cli.screen import err, out, stoppable, warnings_shown
+from fedtl.cli.screen import err, leave_now, out, stoppable, warnings_shown
 from fedtl.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -55,9 +55,9 @@ def audit(
 
             check_names(recipe)
             result = launch(recipe, canaries=canaries, shadows=shadows, seed=seed, progress=reached)
-    except KeyboardInterrupt as error:
+    except KeyboardInterrupt:
         console.print("Stopped. Nothing was written; features that were made are kept.")
-        raise typer.Exit(130) from error
+        leave_now()
     from fedtl.report.audit_page import facts, verdict, write_audit
 
     page = write_audit(result, to or _folder(what, recipe))

@@ -67,8 +67,8 @@ def compare(
         _print_cells(study, set(state_of(study, folder).kept), as_json=as_json)
         return
     result = _run(study, folder, plan=plan, jobs=jobs, quiet=quiet)
-    _write(result, folder, tensorboard=tensorboard, mlflow=wanted["mlflow"], uri=mlflow_uri)
     _conclude(result, folder, as_json=as_json)
+    _track(result, folder, tensorboard=tensorboard, mlflow=wanted["mlflow"], uri=mlflow_uri)
     if result.failed:
         raise typer.Exit(1)
 
@@ -93,6 +93,7 @@ def _print_cells(study: StudyPlan, kept: set[int], *, as_json: bool) -> None:
 
 def _run(study: StudyPlan, folder: Path, *, plan: Path, jobs: int, quiet: bool) -> StudyResult:
     from fedtl.launch.study import run_study
+    from fedtl.report.study_page import write_study
 
     console, reached = err(), None
     try:
@@ -101,7 +102,9 @@ def _run(study: StudyPlan, folder: Path, *, plan: Path, jobs: int, quiet: bool) 
             warnings_shown(console),
             progress(console, quiet=quiet) as reached,
         ):
-            return run_study(study, folder, jobs=jobs, progress=reached)
+            result = run_study(study, folder, jobs=jobs, progress=reached)
+            write_study(result, folder)
+            return result
     except KeyboardInterrupt:
         console.print(_kept(folder, plan, reached), style="yellow", markup=False, soft_wrap=True)
         leave_now()
@@ -115,11 +118,9 @@ def _kept(folder: Path, plan: Path, reached: Reached | None) -> str:
     return f"Stopped {state}; finished cells are kept. Go on with: {command}"
 
 
-def _write(result: StudyResult, folder: Path, *, tensorboard: bool, mlflow: bool, uri: str) -> None:
+def _track(result: StudyResult, folder: Path, *, tensorboard: bool, mlflow: bool, uri: str) -> None:
     from fedtl.launch.study.trackers import to_mlflow, to_tensorboard
-    from fedtl.report.study_page import write_study
 
-    write_study(result, folder)
     if tensorboard:
         to_tensorboard(result, folder / "tensorboard")
     if mlflow:

@@ -104,6 +104,8 @@ def _run(arguments: list[str]) -> int:
     try:
         app(args=arguments, prog_name="fedtl")
     except SystemExit as end:
+        if end.code == 130:  # before there was anything to keep, or to say how to go on
+            err().print("Stopped.", style="yellow")
         return end.code if isinstance(end.code, int) else 0
     except FedtlError as error:
         if _debugging():

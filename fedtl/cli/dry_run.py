@@ -128,7 +128,7 @@ def _traffic(recipe: Recipe, width: int, classes: int) -> tuple[int, int, int]:
     """Return bytes of arrays to and from one site in a round, and once from it in sums."""
     from math import prod
 
-    from fedtl.launch.plans import mechanisms_of, sums_size
+    from fedtl.launch.plans import beside_sums, mechanisms_of, sums_size
     from fedtl.strategies import strategy_of
     from fedtl.train.additive import MECHANISMS, shapes
     from fedtl.train.heads import features_of, initial_head, trained_part
@@ -150,7 +150,7 @@ def _traffic(recipe: Recipe, width: int, classes: int) -> tuple[int, int, int]:
     told = [s for name in asked for s in shapes(name, width, classes, size=size).values()]
     sums = sum(8 * prod(shape) for shape in told)
     if "gradients" not in mechanisms_of(strategy):
-        return down, sums, 0
+        return down + 8 * beside_sums(strategy, width, classes), sums, 0
     evaluated = recipe.evaluate_every and recipe.privacy.metrics != "off"
     secure = 2 if recipe.transport.secure else 1  # masked words have 64 bits
     return down * (2 if evaluated else 1), up * secure, sums

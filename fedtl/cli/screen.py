@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
@@ -112,13 +113,19 @@ class _OneLine(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
-        more = f" {type(error).__name__}: {error}" if error else ""
+        more = f" {type(error).__name__}: {error}{_place(error)}" if error else ""
         line = clean_line(f"Warning: {record.getMessage()}{more}")
         if line not in self._printed:
             self._printed.add(line)
             self._console.print(line, style="yellow", markup=False, soft_wrap=True)
         if error and os.environ.get("FEDTL_DEBUG", "") not in ("", "0"):
             self._console.print_exception()
+
+
+def _place(error: BaseException) -> str:
+    """Return where an exception was raised, in brackets."""
+    frames = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
+    return f" ({Path(frames[-1][0]).name}, line {frames[-1][1]})" if frames else ""
 
 
 @contextmanager

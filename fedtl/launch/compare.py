@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
+from flwr.serverapp.strategy import FedAvg
+
 from fedtl.apps.client import make_client_app
 from fedtl.launch.attacks import attacked
 from fedtl.launch.federation import Federation, Sites
@@ -12,7 +14,7 @@ from fedtl.launch.progress import Progress
 from fedtl.rounds import Settings, State, run
 from fedtl.rounds.sites import describe_sites
 from fedtl.site.cohort import train_cohort
-from fedtl.strategies import make_strategy, strategy_of
+from fedtl.strategies import strategy_of
 from fedtl.train.counts import evaluate
 from fedtl.train.task import TrainTask
 from fedtl.transport.stacked import StackedGrid
@@ -102,7 +104,7 @@ def _local_only(
 
 def _alone(federation: Federation, at: int) -> Arrays:
     """Train one site for as many rounds and steps as the federation had, without privacy."""
-    head: Arrays = federation.terms.initial_head(make_strategy("fedavg"))
+    head: Arrays = federation.terms.initial_head(FedAvg())
     task = TrainTask.of(federation.recipe)
     site = federation.site(at)
     for round_ in range(1, task.rounds + 1):

@@ -33,9 +33,11 @@ from fedtl.launch.watch import Watch
 from fedtl.privacy.plan import PrivacyPlan
 from fedtl.privacy.secagg import Identity
 from fedtl.recipe import Recipe
+from fedtl.recipe.tables import Pace
 from fedtl.report.result import RunResult
 from fedtl.rounds.rollcall import Wanted
 from fedtl.strategies import strategy_of
+from fedtl.transport.buffered import BufferedGrid
 from fedtl.transport.superlink import LONGEST_WAIT, CharteredGrid, FollowedGrid
 from fedtl.wire.charter import sign_charter
 
@@ -101,11 +103,17 @@ def check_deployable(recipe: Recipe) -> None:
     RecipeError
         Names the key.
     """
-    if recipe.pace.buffer or recipe.pace.spread:
+    if recipe.pace != Pace(buffer=recipe.pace.buffer):
         raise RecipeError(
-            f"pace.buffer = {recipe.pace.buffer}, pace.spread = {recipe.pace.spread}: virtual time "
-            "is for simulations.",
-            next_step="Take [pace] out of the recipe, or run fedtl simulate.",
+            f"pace.spread = {recipe.pace.spread:g}, pace.seconds = {recipe.pace.seconds:g}: "
+            "virtual time is for simulations, real sites have speeds of their own.",
+            next_step="Leave nothing but pace.buffer in [pace], or run fedtl simulate.",
+        )
+    if 0 < recipe.pace.buffer < recipe.federation.least_updates:
+        raise RecipeError(
+            f"pace.buffer = {recipe.pace.buffer} ends a round before the "
+            f"{recipe.federation.least_updates} updates of federation.least_updates are there.",
+            next_step="Raise the one, or lower the other.",
         )
     if recipe.attack.kind != "none":
         raise RecipeError(
@@ -167,7 +175,9 @@ def _federate(folder: Path, grid: Grid, key: Identity, watch: Watch, expected: i
         on_reply=watch.replied,
         on_offline=watch.offline,
     )
-    signed = CharteredGrid(followed, sign_charter(key, run=run, recipe=recipe))
+    buffer = recipe.pace.buffer
+    waiting = BufferedGrid(followed, buffer=buffer) if buffer else followed
+    signed = CharteredGrid(waiting, sign_charter(key, run=run, recipe=recipe))
     attendance = Attendance(
         signed,
         grid,
@@ -222,7 +232,8 @@ def _tell(story: Story, grid: Grid, attendance: Attendance, watch: Watch) -> Non
         story.settings(),
         timeout=recipe.transport.timeout or LONGEST_WAIT,
         least_updates=recipe.federation.least_updates,
-        together=not recipe.transport.secure,
+        # who is asked for both answers neither before he has trained
+        together=not recipe.transport.secure and not recipe.pace.buffer,
     )
     tried, at = 0, story.state.round
     while not story.finished:
@@ -274,5 +285,4 @@ def _conclude(story: Story, seconds: float) -> RunResult:
         seconds={"rounds": seconds},
         names=sorted(names),
     )
-    write_result(story, result, html=True)
-    return result
+    return write_result(story, result, html=True)

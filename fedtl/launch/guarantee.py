@@ -6,7 +6,10 @@ from fedtl.launch.compare import Comparison
 from fedtl.launch.labels import Labels
 from fedtl.privacy.plan import PrivacyPlan
 from fedtl.recipe import Recipe
+from fedtl.report.result import GLOBAL_HEAD, PERSONAL_HEADS
 from fedtl.report.words import plural
+from fedtl.strategies import strategy_of
+from fedtl.train.personal import PersonalHead, make_personal
 
 NOT_EVALUATED = "The head was not evaluated (privacy.metrics = off)."
 _SIMULATED = (
@@ -35,6 +38,33 @@ _LABELS = {
 _COMPARED = "What the run is compared with was made without privacy and is shown without noise."
 
 
+_PERSONAL = {
+    "clear": " Personal heads were trained without noise and stay at their sites; what is shown of "
+    "them is not covered.",
+    "noised": " Personal heads were trained without noise, so they and their results stay at their "
+    "sites; what is shown is of the global head.",
+    "off": " Personal heads and their results stay at their sites.",
+}
+
+
+def _personal(recipe: Recipe) -> PersonalHead | None:
+    named = getattr(strategy_of(recipe), "personal", None)
+    return None if named is None else make_personal(named)
+
+
+def heads_of(recipe: Recipe) -> str:
+    """Return whose accuracies a run with such a recipe shows."""
+    personal = _personal(recipe)
+    hidden = recipe.privacy.enabled and recipe.privacy.metrics == "noised"
+    shown = personal is not None and (personal.private or not hidden)
+    return PERSONAL_HEADS if shown else GLOBAL_HEAD
+
+
+def _kept_at_sites(recipe: Recipe) -> str:
+    personal = _personal(recipe)
+    return "" if personal is None or personal.private else _PERSONAL[recipe.privacy.metrics]
+
+
 def claim_of(recipe: Recipe, plan: PrivacyPlan | None) -> str:
     """Return what may be claimed of a run with real sites."""
     metrics = recipe.privacy.metrics
@@ -43,7 +73,7 @@ def claim_of(recipe: Recipe, plan: PrivacyPlan | None) -> str:
     honest = max(release.honest_sites for release in plan.releases)
     shared = _SHARED.format(honest=honest) if honest else ""
     said = _CLAIM.format(unit=plan.unit, epsilon=plan.epsilon, delta=plan.delta, shared=shared)
-    return f"{said} {_METRICS[metrics]}"
+    return f"{said} {_METRICS[metrics]}{_kept_at_sites(recipe)}"
 
 
 def _not_private(metrics: str) -> str:
@@ -61,7 +91,8 @@ def guarantee_of(recipe: Recipe, plan: PrivacyPlan | None, comparison: Compariso
     metrics = recipe.privacy.metrics
     if plan is None:
         return _not_private(metrics)
-    said = [_SIMULATED, _METRICS[metrics], _LABELS[recipe.privacy.labels]]
+    told = _METRICS[metrics] + _kept_at_sites(recipe)
+    said = [_SIMULATED, told, _LABELS[recipe.privacy.labels]]
     if comparison.without_privacy is not None or comparison.local_own:
         said.append(_COMPARED)
     return " ".join(said)

@@ -7,7 +7,7 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from fedtl.errors import CacheError
 from fedtl.home import write_atomic
 from fedtl.rounds import RoundRecord
 from fedtl.rounds.check import LOST
-from fedtl.types import Evaluation
+from fedtl.types import Evaluation, Personal
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,11 @@ def _damaged(path: Path) -> CacheError:
 
 def _plain(entry: Entry) -> dict[str, Any]:
     evaluations = {
-        name: {**_shallow(e), "confusion": None if e.confusion is None else e.confusion.tolist()}
+        name: {
+            **_shallow(e),
+            "confusion": None if e.confusion is None else e.confusion.tolist(),
+            "personal": None if e.personal is None else asdict(e.personal),
+        }
         for name, e in entry.record.evaluations.items()
     }
     record = {k: v for k, v in _shallow(entry.record).items() if k != "evaluations"}
@@ -82,8 +86,12 @@ def _entry(plain: dict[str, Any]) -> Entry:
 
 
 def _evaluation(plain: dict[str, Any]) -> Evaluation:
-    cells = plain["confusion"]
-    return Evaluation(**plain | {"confusion": None if cells is None else np.asarray(cells, float)})
+    cells, personal = plain["confusion"], plain.get("personal")
+    known = {
+        "confusion": None if cells is None else np.asarray(cells, float),
+        "personal": None if personal is None else Personal(**personal),
+    }
+    return Evaluation(**plain | known)
 
 
 class Tally:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
 
 import numpy as np
 
@@ -44,14 +45,12 @@ def plan_of(recipe: Recipe, *, mean_size: float, sites: int) -> PrivacyPlan | No
     if not privacy.enabled:
         return None
     strategy = strategy_of(recipe)
-    asked = mechanisms_of(strategy)
     size = float(privacy.public_size or max(round(mean_size), 1))
     rounds = getattr(strategy, "rounds", recipe.train.rounds)
     return plan_for(
         *_updates(
             recipe,
-            asked,
-            rounds,
+            rounds_by(strategy, rounds),
             size=size,
             honest=_honest(recipe, sites),
             sums_norm=getattr(strategy, "sums_norm", 1.0),
@@ -59,7 +58,7 @@ def plan_of(recipe: Recipe, *, mean_size: float, sites: int) -> PrivacyPlan | No
         *_told(recipe, rounds),
         epsilon=privacy.epsilon,
         delta=privacy.delta,
-        shares=_shares(recipe, asked, getattr(strategy, "shares", None)),
+        shares=_shares(recipe, mechanisms_of(strategy), getattr(strategy, "shares", None)),
         accountant=privacy.accountant,
         noise_multiplier=privacy.noise_multiplier,
     )
@@ -67,8 +66,7 @@ def plan_of(recipe: Recipe, *, mean_size: float, sites: int) -> PrivacyPlan | No
 
 def _updates(
     recipe: Recipe,
-    asked: Sequence[Mechanism],
-    rounds: int,
+    asked: Mapping[Mechanism, int],
     *,
     size: float,
     honest: int,
@@ -78,24 +76,30 @@ def _updates(
     privacy, train = recipe.privacy, recipe.train
     clips = {"statistics": FEATURE_NORM, "mean": 1.0, "covariance": 1.0, "sums": sums_norm}
     releases = [
-        Release(mechanism=name, clip_norm=clips[name], unit=privacy.unit, honest_sites=honest)
-        for name in asked
+        Release(
+            mechanism=name,
+            clip_norm=clips[name],
+            count=count,
+            unit=privacy.unit,
+            honest_sites=honest,
+        )
+        for name, count in asked.items()
         if name != "gradients"
     ]
     if "gradients" not in asked:
         return releases
-    left = rounds - len(releases)
-    if left < 1:
+    if asked["gradients"] < 1:
+        sums = sum(release.count for release in releases)
         raise PrivacyError(
-            f"train.rounds = {train.rounds}, and '{recipe.strategy.name}' needs {len(releases)} "
-            "rounds before the first gradient.",
-            next_step=f"Set train.rounds to at least {len(releases) + 1}; 40 do well.",
+            f"train.rounds = {train.rounds}, and '{recipe.strategy.name}' needs {sums} of them "
+            "for sums, which leaves none for gradients.",
+            next_step=f"Set train.rounds to at least {sums + 1}; 40 do well.",
         )
     poisson = min(1.0, train.batch_size / size) if train.sampling == "poisson" else 1.0
     gradients = Release(
         mechanism="gradients",
         clip_norm=privacy.clip_norm,
-        count=left * train.local_steps,
+        count=asked["gradients"] * train.local_steps,
         sampling_rate=poisson,
         unit=privacy.unit,
         unit_cap=privacy.unit_cap if privacy.unit == "group" else 0,
@@ -144,11 +148,23 @@ def settings_of(recipe: Recipe, rounds: int) -> Settings:
 
 
 def mechanisms_of(strategy: object) -> tuple[Mechanism, ...]:
-    """Return what a strategy asks the sites to release: its ``mechanisms``, or gradients.
-
-    Anything but gradients is asked for once, in a round of its own before them.
-    """
+    """Return what a strategy asks the sites to release: its ``mechanisms``, or gradients."""
     asked: tuple[Mechanism, ...] = getattr(strategy, "mechanisms", ("gradients",))
+    return asked
+
+
+def rounds_by(strategy: object, rounds: int) -> dict[Mechanism, int]:
+    """Return in how many of a run's rounds a strategy asks for what.
+
+    Anything but gradients is asked for once, in a round of its own before them; sums in as many
+    rounds as a strategy's ``sums_rounds(rounds)`` says, wherever they are.
+    """
+    asked = dict.fromkeys(mechanisms_of(strategy), 1)
+    wanted: Callable[[int], int] | None = getattr(strategy, "sums_rounds", None)
+    if "sums" in asked and wanted is not None:
+        asked["sums"] = max(wanted(rounds), 1)
+    if "gradients" in asked:
+        asked["gradients"] = rounds - sum(n for name, n in asked.items() if name != "gradients")
     return asked
 
 
@@ -156,6 +172,13 @@ def sums_size(strategy: object, width: int, classes: int) -> int:
     """Return how many numbers a strategy's own ``statistic`` has; 0 if it has none."""
     named: ObjectiveName | None = getattr(strategy, "statistic", None)
     return make_statistic(named).size(width, classes) if named is not None else 0
+
+
+def beside_sums(strategy: object, width: int, classes: int) -> int:
+    """Return how many numbers go to a site with a request for a strategy's own ``statistic``."""
+    named: ObjectiveName | None = getattr(strategy, "statistic", None)
+    sent = make_statistic(named).sends(width, classes) if named is not None else {}
+    return sum(prod(shape) for shape in sent.values())
 
 
 def releases_per_round(recipe: Recipe) -> dict[str, int]:

@@ -14,6 +14,7 @@ from fedtl.data import Manifest
 from fedtl.features import Features, extract, prepare
 from fedtl.launch.federation import MEMORY, read_only
 from fedtl.launch.opening import card_of, checked_device, engine_of, open_site_data
+from fedtl.launch.personal import keeper
 from fedtl.launch.progress import Progress
 from fedtl.privacy.ledger import DataSet, Ledger
 from fedtl.site.backbone import remember, remembered
@@ -101,6 +102,7 @@ def with_features(
         held_out_dataset=_records(manifest.subset(manifest.test), ledger.salt),
         policy=read.policy,
         memory=Memory(read.folder / MEMORY),
+        keep_personal=keeper(read.folder, card, manifest.classes, int(manifest.test.sum())),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -182,18 +182,25 @@ def _conclude(
         comparison=comparison,
         seconds={**federation.seconds, "rounds": seconds, "comparisons": comparison.seconds},
     )
-    write_result(story, result, html=html)
+    result = write_result(story, result, html=html)
     return Finished(result, story.folder, {**story.head}, federation.manifest.problems)
 
 
-def write_result(story: Story, result: RunResult, *, html: bool) -> None:
-    """Write what a run leaves behind beside its checkpoint."""
+def write_result(story: Story, result: RunResult, *, html: bool) -> RunResult:
+    """Write what a run leaves behind beside its checkpoint; return it with the strategy's notes."""
     folder = story.folder
+    result = replace(result, notes=[*result.notes, *getattr(story.strategy, "notes", ())])
     write_atomic(folder / "report.json", lambda file: file.write(result.to_json().encode()))
     write_csv(folder, story.entries)
     if result.status == "finished":
-        save_module(folder / "module", module_of(story.terms, story.head, result))
+        heads = {"module": story.head} | {
+            f"module-{name}": head
+            for name, head in getattr(story.strategy, "more_heads", {}).items()
+        }
+        for name, head in heads.items():
+            save_module(folder / name, module_of(story.terms, head, result))
     if html:
         from fedtl.report.html import write_report
 
         write_report(result, folder / "report.html")
+    return result

@@ -13,6 +13,7 @@ from fedtl.errors import TransportError
 from fedtl.launch import services
 from fedtl.launch.logs import last_lines
 from fedtl.launch.own_site import SOCKET
+from fedtl.launch.personal import personal_findings
 from fedtl.launch.service_states import service_finding, states_of
 from fedtl.launch.services import ServiceState
 from fedtl.launch.site_check.guard import guarded
@@ -120,6 +121,7 @@ def findings(state: SiteState) -> Iterator[Finding]:
     if state.services[1].pid:
         yield replace(state.connection, what=f"{server}: {state.connection.what}")
     yield from guarded("ledger", lambda: look_at_ledger(state.site, None))
+    yield from guarded("own head", lambda: personal_findings(state.site.folder))
 
 
 def _agent(state: SiteState) -> Finding:

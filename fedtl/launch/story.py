@@ -42,18 +42,20 @@ Spent = Mapping[str, Mapping[str, int]]
 
 
 def check_head_kind(recipe: Recipe, strategy: Strategy) -> None:
-    """Refuse a strategy that makes linear heads where another kind is wanted.
+    """Refuse a strategy that makes one kind of heads where another kind is wanted.
 
     Raises
     ------
     RecipeError
         They do not go together.
     """
-    if mechanisms_of(strategy) != ("gradients",) and recipe.head.kind != "linear":
+    linear = mechanisms_of(strategy) != ("gradients",)
+    wanted = "linear" if linear else getattr(strategy, "head_kind", recipe.head.kind)
+    if wanted != recipe.head.kind:
         raise RecipeError(
-            f"Strategy '{recipe.strategy.name}' makes linear heads, head.kind is "
+            f"Strategy '{recipe.strategy.name}' makes {wanted} heads, head.kind is "
             f"'{recipe.head.kind}'.",
-            next_step="Set head.kind = 'linear', or choose another strategy.",
+            next_step=f"Set head.kind = '{wanted}', or choose another strategy.",
         )
 
 
@@ -153,8 +155,8 @@ class Story:
         around : callable
             Wraps the grid that counts bytes; called with it and the names.
         real : bool
-            Whether a session of secure aggregation must survive this process: real sites would pay
-            for another one.
+            Whether sites are real: time is no virtual one, and a session of secure aggregation must
+            survive this process, because they would pay for another one.
         """
         recipe, names = self.terms.recipe, dict(sites(0) if callable(sites) else sites)
         asked = settings or self.settings()
@@ -163,7 +165,7 @@ class Story:
         if recipe.compress.kind != "none":
             outer = CompressedGrid(outer, Compression(**recipe.compress.model_dump()))
         outer = around(outer, names)
-        if recipe.pace != PaceTable():
+        if recipe.pace != PaceTable() and not real:
             pace = Pace(**recipe.pace.model_dump())
             outer = PacedGrid(outer, pace=pace, seed=recipe.seed, names=names)
         if recipe.transport.secure:

@@ -12,15 +12,17 @@ from functools import lru_cache
 import numpy as np
 
 from fedtl import __version__
-from fedtl.launch.guarantee import claim_of, notes_of
+from fedtl.launch.guarantee import claim_of, heads_of, notes_of
 from fedtl.launch.history import Entry, Tally
 from fedtl.launch.labels import Labels
 from fedtl.launch.plans import releases_per_round
 from fedtl.launch.terms import Terms
 from fedtl.privacy.plan import PrivacyPlan
 from fedtl.privacy.release import ABOUT_HELD_OUT
-from fedtl.report.result import RoundResult, RunResult, SiteResult
+from fedtl.report.result import PersonalResult, RoundResult, RunResult, SiteResult
 from fedtl.rounds import RoundRecord
+from fedtl.train.personal.choice import difference
+from fedtl.types import Evaluation
 
 
 def told_result(
@@ -86,6 +88,7 @@ def told_result(
         seconds=dict(seconds),
         problems=[],
         notes=[*kept_notes(kept, len(entries), rounds), *notes_of(recipe, 0, labels)],
+        heads=heads_of(recipe),
     )
 
 
@@ -150,9 +153,24 @@ def _sites(
             bytes_down=down[name],
             bytes_up=up[name],
             failures=dict(failures.get(name, {})),
+            personal=_personal(last.get(name)),
         )
         for name in names
     ]
+
+
+def _personal(result: Evaluation | None) -> PersonalResult | None:
+    if result is None or result.personal is None or not result.n:
+        return None
+    told, n = result.personal, result.n
+    return PersonalResult(
+        choice=told.choice,
+        alone=told.right_alone / n,
+        global_head=told.right_global / n,
+        used=told.right_used / n,
+        global_ahead=list(difference(told.gained_global, told.lost_global, told.units)),
+        personal_ahead=list(difference(told.gained_personal, told.lost_personal, told.units)),
+    )
 
 
 def _round(entry: Entry, tally: Tally, spent: EpsilonOf) -> RoundResult:

@@ -31,6 +31,7 @@ AXES: dict[str, type[Table]] = {
 """Tables of a recipe that a study may vary: a new table needs nothing here."""
 _ALONGSIDE = {*Recipe.model_fields} - {"name", "seed", "federation", "compare"}
 MOST_LABEL = 60
+_Seed = Annotated[int, Field(ge=0, lt=1 << 63, strict=True)]
 
 
 class _Plan(Table):
@@ -41,7 +42,7 @@ class _Plan(Table):
     )
     base: str | dict[str, Any] = Field({}, description="a recipe's tables, or the path of one")
     baseline: str = Field("", description="label that others are tested against; empty: the first")
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((1, 2, 3), description="one run each")
+    seeds: tuple[_Seed, ...] = Field((1, 2, 3), description="one run each")
 
 
 _axes: dict[str, Any] = {name: (tuple[dict[str, Any], ...] | None, None) for name in AXES}
@@ -135,8 +136,9 @@ def load_plan(path: Path) -> StudyPlan:
         The file is missing or malformed, a name in it is unknown, it has no cells, two axes change
         one value, or a cell's values do not go together.
     """
+    _check_lists(values := PLAN.read(path), path)
     try:
-        plan = Plan.model_validate(PLAN.read(path))
+        plan = Plan.model_validate(values)
     except ValidationError as error:
         raise PLAN.explain(error, str(path)) from error
     if not plan.seeds or len(set(plan.seeds)) < len(plan.seeds):
@@ -153,6 +155,15 @@ def load_plan(path: Path) -> StudyPlan:
         seeds=plan.seeds,
         cells=tuple(_cells(_base(plan, path), axes, plan.seeds, path)),
     )
+
+
+def _check_lists(values: Mapping[str, Any], path: Path) -> None:
+    """Refuse a table of a recipe where a plan has a list of choices."""
+    if table := next((name for name in AXES if isinstance(values.get(name), dict)), ""):
+        raise RecipeError(
+            f"[{table}] in {path} is one table, and a plan has a list of choices there.",
+            next_step=f"Write [[{table}]] for each choice, or [base.{table}] for all of them.",
+        )
 
 
 def _base(plan: _Plan, path: Path) -> dict[str, Any]:
@@ -265,8 +276,19 @@ def _cells(
             _change(values, axis.name, entry.changes)
         labels = tuple((axis.name, entry.label) for axis, entry in zip(axes, chosen, strict=True))
         recipe = checked_recipe(values, f"{path} ({', '.join(label for _, label in labels)})")
+        _check_alpha(recipe, chosen, path)
         for seed in seeds:
             yield Cell(labels, recipe.model_copy(update={"seed": seed}))
+
+
+def _check_alpha(recipe: Recipe, chosen: Sequence[Entry], path: Path) -> None:
+    """Refuse to tell runs apart by an alpha that nothing depends on."""
+    kind, changed = recipe.partition.kind, [e.changes.get("partition", {}) for e in chosen]
+    if kind != "dirichlet" and any("alpha" in values for values in changed):
+        raise RecipeError(
+            f"{path} varies partition.alpha, and partition.kind = '{kind}' has none.",
+            next_step="Set kind = 'dirichlet', or leave alpha out.",
+        )
 
 
 def _change(values: dict[str, Any], axis: str, changes: Mapping[str, Any]) -> None:

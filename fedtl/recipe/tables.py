@@ -175,7 +175,7 @@ class Compress(Table):
 
 
 class Pace(Table):
-    """How fast simulated sites are, in virtual time, and how many a round waits for."""
+    """How many a round waits for, and in a simulation how fast sites are, in virtual time."""
 
     buffer: int = Field(0, ge=0, description="answers that end a round; 0 waits for all sites")
     spread: float = Field(0.0, ge=0, description="how much speeds differ: deviation of their log")

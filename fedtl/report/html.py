@@ -12,6 +12,7 @@ from typing import Any
 
 from fedtl.home import write_atomic
 from fedtl.report.order import by_accuracy, extremes, worst_site
+from fedtl.report.plot_personal import ahead
 from fedtl.report.plots import draw_all
 from fedtl.report.result import RunResult, SiteResult, not_evaluated
 from fedtl.report.words import (
@@ -71,7 +72,7 @@ def render_page(result: RunResult) -> str:
     )
     words = (clean, count, duration, few, percent, plural, privacy, short, size, told)
     environment.filters.update({word.__name__: word for word in words})
-    environment.filters.update(plain=_plain, tie=_tie)
+    environment.filters.update(plain=_plain, tie=_tie, ahead=ahead)
     source = resources.files("fedtl.report").joinpath("template.html").read_text("utf-8")
     shown = _shown_sites(result)
     return environment.from_string(source).render(
@@ -82,6 +83,7 @@ def render_page(result: RunResult) -> str:
         worst=worst_site(result),
         not_evaluated=not_evaluated(result),
         left_out=len(result.sites) - len(shown),
+        personal=[site for site in shown if site.personal is not None],
         failures=_failures([r.failures for r in result.history]),
         missed=sum(len(r.failures) for r in result.history),
         unevaluated=_failures([r.unevaluated for r in result.history]),
@@ -109,7 +111,7 @@ def _tiles(result: RunResult) -> list[Tile]:
     if result.metrics != "clear":
         noised = result.accuracy is not None and result.metrics == "noised"
         note = f"{note}, with noise" if noised else not_evaluated(result)
-    tiles = [Tile("Global head", percent(result.accuracy), note)]
+    tiles = [Tile(result.heads, percent(result.accuracy), note)]
     if worst := worst_site(result):
         tiles.append(Tile("Worst site", percent(worst.accuracy), short(worst.name, 24)))
     for label, other in (

@@ -10,7 +10,7 @@ import numpy as np
 from fedtl.report import canvas
 from fedtl.report.canvas import BLUE, GREEN, INK, ORANGE, PURPLE, RED, SKY, Plot
 from fedtl.report.order import by_accuracy, extremes, thinned, worst_site
-from fedtl.report.result import RoundResult, RunResult, SiteResult
+from fedtl.report.result import GLOBAL_HEAD, RoundResult, RunResult, SiteResult
 from fedtl.report.words import count, percent, plural, short
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def plot_rounds(result: RunResult) -> Plot | None:
     if not known:
         return None
     last = result.accuracy if result.accuracy is not None else known[-1].accuracy
-    title = f"Global head: {percent(last)} after {plural(len(result.history), 'round')}"
+    title = f"{result.heads}: {percent(last)} after {plural(len(result.history), 'round')}"
     draw = partial(_draw_rounds, result=result, known=known)
     return Plot(
         "rounds",
@@ -45,10 +45,15 @@ def _noised(result: RunResult) -> str:
     return " Accuracies are made of noised counts: the fewer the examples, the less exact."
 
 
+def _whose(result: RunResult) -> str:
+    joint = result.heads == GLOBAL_HEAD
+    return "the jointly trained head gets" if joint else "each site's own head gets"
+
+
 def _rounds_meaning(result: RunResult) -> str:
     text = (
-        "The line is the share of all held-out examples that the jointly trained head gets right, "
-        "measured after a round on data it was not trained on."
+        f"The line is the share of all held-out examples that {_whose(result)} right, measured "
+        "after a round on data it was not trained on."
     )
     if len(result.sites) > 1:
         text += " The band reaches from the worst site to the best."
@@ -74,7 +79,7 @@ def _draw_rounds(figure: Figure, *, result: RunResult, known: list[RoundResult])
         )
     line = [100 * (r.accuracy or 0.0) for r in shown]
     marker = "o" if len(shown) <= 30 else ""
-    axes.plot(rounds, line, color=BLUE, lw=2, marker=marker, ms=4, label="global head")
+    axes.plot(rounds, line, color=BLUE, lw=2, marker=marker, ms=4, label=result.heads.lower())
     for share, name, colour, dashes in (
         (result.accuracy_without_privacy, "without privacy", GREEN, "--"),
         (result.accuracy_local_own, "local-only, own data", ORANGE, "-."),
@@ -108,14 +113,16 @@ def plot_sites(result: RunResult) -> Plot | None:
     )
     bars = known if len(known) <= MOST_SITES else extremes(known, EXTREMES)
     height = 1.0 + 0.22 * len(bars) + (1.5 if len(known) > len(bars) else 0.0)
-    draw = partial(_draw_sites, known=known, bars=bars, worst=worst)
+    draw = partial(_draw_sites, known=known, bars=bars, worst=worst, heads=result.heads)
     svg = canvas.render("sites", draw, height=max(height, 1.6), label=title)
-    return Plot("sites", title, svg, _sites_meaning(known, bars) + _noised(result))
+    meaning = _sites_meaning(known, bars, joint=result.heads == GLOBAL_HEAD)
+    return Plot("sites", title, svg, meaning + _noised(result))
 
 
-def _sites_meaning(known: list[SiteResult], bars: list[SiteResult]) -> str:
+def _sites_meaning(known: list[SiteResult], bars: list[SiteResult], *, joint: bool) -> str:
+    whose = "the joint head" if joint else "a site's personal head"
     text = (
-        "Each bar is the accuracy of the joint head on one site's own held-out examples. An "
+        f"Each bar is the accuracy of {whose} on one site's own held-out examples. An "
         "average can look good while one institution is served badly, so the worst site is marked."
     )
     if len(bars) < len(known):
@@ -125,14 +132,20 @@ def _sites_meaning(known: list[SiteResult], bars: list[SiteResult]) -> str:
     if both:
         better = sum(joint >= own for joint, own in both)
         text += (
-            " The diamond is a head that the site trained alone, without privacy. The joint head "
-            f"is at least as good at {count(better)} of {count(len(both))} sites."
+            " The diamond is a head that the site trained alone, without privacy. "
+            f"{whose.capitalize()} is at least as good at {count(better)} of {count(len(both))} "
+            "sites."
         )
     return text
 
 
 def _draw_sites(
-    figure: Figure, *, known: list[SiteResult], bars: list[SiteResult], worst: SiteResult | None
+    figure: Figure,
+    *,
+    known: list[SiteResult],
+    bars: list[SiteResult],
+    worst: SiteResult | None,
+    heads: str,
 ) -> None:
     names = [short(site.name, 16) for site in bars]
     height, left = float(figure.get_size_inches()[1]), canvas.name_margin(names)
@@ -144,7 +157,7 @@ def _draw_sites(
     rows = np.arange(len(bars))[::-1]
     values = [100 * (site.accuracy or 0.0) for site in bars]
     colours = [RED if site is worst else BLUE for site in bars]
-    axes.barh(rows, values, height=0.74, color=colours, label="global head")
+    axes.barh(rows, values, height=0.74, color=colours, label=heads.lower())
     own = [(y, s.local_own) for y, s in zip(rows, bars, strict=True) if s.local_own is not None]
     if own:
         ys, shares = zip(*own, strict=True)

@@ -8,11 +8,12 @@ from fedtl.report.canvas import Plot
 from fedtl.report.plot_confusion import plot_confusion
 from fedtl.report.plot_cost import plot_bytes, plot_epsilon, plot_seconds
 from fedtl.report.plot_data import plot_examples, plot_labels
+from fedtl.report.plot_personal import plot_personal
 from fedtl.report.plot_quality import plot_rounds, plot_sites
 from fedtl.report.result import RunResult
 
 SECTIONS: dict[str, tuple[Callable[[RunResult], Plot | None], ...]] = {
-    "How well it works": (plot_rounds, plot_sites, plot_confusion),
+    "How well it works": (plot_rounds, plot_sites, plot_personal, plot_confusion),
     "Privacy": (plot_epsilon,),
     "What the sites have": (plot_labels, plot_examples),
     "What it cost": (plot_seconds, plot_bytes),

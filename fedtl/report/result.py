@@ -10,6 +10,33 @@ from typing import Any
 
 from fedtl.errors import CacheError
 
+GLOBAL_HEAD, PERSONAL_HEADS = "Global head", "Personal heads"
+
+
+@dataclass(frozen=True, slots=True)
+class PersonalResult:
+    """Which head a site uses, and how its heads do on its held-out examples.
+
+    Attributes
+    ----------
+    choice : {"alone", "global", "personal"}
+        The one it uses: another than that it trained alone only where held-out examples leave no
+        doubt that it is better.
+    alone, global_head, used : float
+        Accuracies of the head that the site trained alone, of the global one, and of the one it
+        uses; for the last, half of the held-out examples choose for the other half.
+    global_ahead, personal_ahead : list of float
+        Share of held-out units (examples, or groups) by which the head is ahead of the one that was
+        trained alone, and a 95 % interval: middle, lower and upper end.
+    """
+
+    choice: str
+    alone: float
+    global_head: float
+    used: float
+    global_ahead: list[float]
+    personal_ahead: list[float]
+
 
 @dataclass(frozen=True, slots=True)
 class SiteResult:
@@ -23,7 +50,8 @@ class SiteResult:
         Training examples per class (or groups, where groups are private). Told with noise, or known
         to a simulation, and then None where a private run hides a small number; empty: not told.
     accuracy : float or None
-        Of the global head on the site's held-out examples; None without an evaluation.
+        Of the global head on the site's held-out examples, or of the site's personal one; None
+        without an evaluation.
     local_own, local_all : float or None
         Of a head the site trained alone, without privacy: on its own and on everybody's held-out
         examples.
@@ -33,6 +61,8 @@ class SiteResult:
         Bytes of arrays to and from the site.
     failures : dict of str to int
         Failure code to number of rounds.
+    personal : PersonalResult or None
+        Of a site that has a personal head, where results may be told in clear.
     """
 
     name: str
@@ -47,6 +77,7 @@ class SiteResult:
     bytes_down: int = 0
     bytes_up: int = 0
     failures: dict[str, int] = field(default_factory=dict)
+    personal: PersonalResult | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +167,8 @@ class RunResult:
         Phase (``data``, ``features``, ``rounds``, ``comparisons``) to seconds.
     problems : list of str
         What went wrong, in numbers of files: their names stay with the data.
+    heads : {"Global head", "Personal heads"}
+        Whose accuracies are shown.
     """
 
     name: str
@@ -169,6 +202,7 @@ class RunResult:
     seconds: dict[str, float]
     problems: list[str]
     notes: list[str]
+    heads: str = GLOBAL_HEAD
 
     def to_json(self) -> str:
         """Return the result as JSON."""

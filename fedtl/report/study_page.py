@@ -12,7 +12,7 @@ from fedtl.report.study_files import columns, headings, write_csv, write_parquet
 from fedtl.report.study_plots import draw_study
 from fedtl.report.study_result import StudyResult
 from fedtl.report.study_stats import Row, table_of
-from fedtl.report.study_table import notes_of, style_of
+from fedtl.report.study_table import failures_of, notes_of, style_of
 from fedtl.report.words import clean, plural
 
 PLOTS = "plots"
@@ -73,6 +73,7 @@ def render_study(result: StudyResult, rows: list[Row], plots: Sequence[Plot]) ->
             (style_of(row), [*row.group, row.label, *(text(row) for _, text in shown)])
             for row in rows
         ],
+        failures=failures_of(result),
         notes=notes_of(result, rows),
         plots=[(plot, _is_wide(plot)) for plot in plots],
     )

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 COLOURS = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY, INK)
 DASHES = ("-", "--", ":")
 MOST_PANELS = 9
+_MOST_NAME, _MOST_ROWS = 32, 5
+"""Characters of a name in a legend, and its rows before a figure is made wider."""
 BAND = "A line is the mean over the seeds, its band reaches from the lowest seed to the highest."
 LOG_RANGE = 30.0
 """Largest over smallest value from which an axis of costs is logarithmic."""
@@ -120,14 +122,23 @@ def layout(panels: int) -> tuple[int, int]:
 
 
 def size_of(panels: int, entries: Sequence[str], *, row: float = _ROW) -> tuple[float, float]:
-    """Return height and width in inches of a figure of panels with a legend above."""
+    """Return height and width in inches of a figure of panels with a legend above.
+
+    Examples
+    --------
+    >>> long = [f"a method with options {n}" for n in range(15)]
+    >>> size_of(1, ["fedavg"])[1] < size_of(1, long)[1]
+    True
+    """
     rows, columns = layout(panels)
-    legend = _LEGEND_ROW * _legend_rows(entries, _WIDTHS[columns - 1])
-    return rows * row + (rows - 1) * _GAP + _BOTTOM + legend + 0.32, _WIDTHS[columns - 1]
+    wide = [w for w in _WIDTHS[columns - 1 :] if _legend_rows(entries, w) <= _MOST_ROWS]
+    width = wide[0] if wide else _WIDTHS[-1]
+    legend = _LEGEND_ROW * _legend_rows(entries, width)
+    return rows * row + (rows - 1) * _GAP + _BOTTOM + legend + 0.32, width
 
 
 def _legend_columns(entries: Sequence[str], width: float) -> int:
-    longest = max((len(short(name)) for name in entries), default=1)
+    longest = max((len(short(name, _MOST_NAME)) for name in entries), default=1)
     return max(1, min(len(entries), int((width - 0.5) / (0.5 + 0.075 * longest))))
 
 
@@ -180,7 +191,7 @@ def legend_of(figure: Figure, curves: Sequence[Curve]) -> None:
     lines = [Line2D([], [], lw=2, **c.style) for c in named.values()]  # type: ignore[arg-type]
     figure.legend(
         lines,
-        [short(name) for name in named],
+        [short(name, _MOST_NAME) for name in named],
         loc="upper left",
         bbox_to_anchor=(0.3 / width, 1 - 0.02 / height),
         ncols=_legend_columns(list(named), width),
@@ -190,14 +201,16 @@ def legend_of(figure: Figure, curves: Sequence[Curve]) -> None:
     )
 
 
-def draw_curves(axes: Axes, curves: Sequence[Curve], *, scale: float = 1.0) -> None:
+def draw_curves(
+    axes: Axes, curves: Sequence[Curve], *, scale: float = 1.0, marker: str = ""
+) -> None:
     """Draw curves with their bands, in percent; an entry of one round is carried on as dots."""
     end = max((float(c.x[-1]) for c in curves), default=1.0) / scale
     for c in curves:
         x, style = c.x / scale, c.style
         if len(x) > 1:
             axes.fill_between(x, 100 * c.low, 100 * c.high, color=style["color"], alpha=0.18, lw=0)
-            axes.plot(x, 100 * c.mean, lw=1.8, **style)  # type: ignore[arg-type]
+            axes.plot(x, 100 * c.mean, lw=1.8, marker=marker, ms=4, **style)  # type: ignore[arg-type]
             continue
         middle, colour = 100 * float(c.mean[0]), style["color"]
         axes.vlines(x, 100 * c.low, 100 * c.high, color=colour, lw=4, alpha=0.3)

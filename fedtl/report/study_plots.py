@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedtl.report import canvas
-from fedtl.report.canvas import BLUE, GREY, RED
+from fedtl.report.canvas import BLUE, GREY, PALE, RED
 from fedtl.report.study_panels import (
     BAND,
     MOST_PANELS,
@@ -168,6 +168,8 @@ def _draw_worst(figure: Figure, *, rows: Sequence[Row]) -> None:
     names = [short(", ".join([*row.group, row.label]), 44) for row in rows]
     axes = canvas.axes_at(figure, left=canvas.name_margin(names), right=0.2, top=0.3)
     for at, row in enumerate(rows):
+        if at and row.group != rows[at - 1].group:
+            axes.axhline(at - 0.5, color=PALE, lw=0.8, zorder=0)
         both = [m.mean for m in (row.worst, row.accuracy) if m is not None]
         axes.plot([100 * m for m in both], [at] * len(both), color=GREY, lw=1, zorder=1)
         for mean, colour, name in (

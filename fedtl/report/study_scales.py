@@ -130,7 +130,7 @@ def _draw(figure: Figure, *, panels: Panels, said: _Said) -> None:
     for axes, curves in zip(panels_of(figure, list(panels)), panels.values(), strict=True):
         if not said.percent:
             axes.set_xscale("log")
-        draw_curves(axes, curves)
+        draw_curves(axes, curves, marker="o")
         axes.set_xticks(xs, [f"{100 * x:g}" if said.percent else f"{x:g}" for x in xs])
         axes.minorticks_off()
         axes.set_xlabel(said.axis)

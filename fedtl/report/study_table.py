@@ -81,6 +81,19 @@ def notes_of(result: StudyResult, rows: list[Row]) -> list[str]:
     return said
 
 
+def failures_of(result: StudyResult) -> list[str]:
+    """Return a line for each problem that cells failed with, and the first of these cells."""
+    cells: dict[str, list[str]] = {}
+    for title, problem in result.failed.items():
+        cells.setdefault(problem, []).append(title)
+    return [
+        f"{clean(min(titles))}"
+        + (f" and {plural(len(titles) - 1, 'cell')} more" if len(titles) > 1 else "")
+        + f": {clean(problem)}"
+        for problem, titles in cells.items()
+    ]
+
+
 def print_study(result: StudyResult, console: Console, folder: Path) -> None:
     """Print what a study found out.
 
@@ -96,6 +109,6 @@ def print_study(result: StudyResult, console: Console, folder: Path) -> None:
         console.print(fitting_table(result, rows, console))
     for note in notes_of(result, rows):
         console.print(Text(note, style="dim"))
-    for title, problem in result.failed.items():
-        console.print(Text(f"Failed: {clean(title)}: {clean(problem)}", "red"), soft_wrap=True)
+    for line in failures_of(result):
+        console.print(Text(f"Failed: {line}", "red"), soft_wrap=True)
     console.print(Text(f"Results: {folder}"), soft_wrap=True)

@@ -11,11 +11,14 @@ from rich.table import Table
 from rich.text import Text
 
 from fedtl.report.order import by_accuracy, extremes, worst_site
-from fedtl.report.result import RunResult, SiteResult, not_evaluated
+from fedtl.report.plot_personal import ahead
+from fedtl.report.result import GLOBAL_HEAD, RunResult, SiteResult, not_evaluated
 from fedtl.report.words import clean, count, percent, plural, privacy, short, size, told
 
 MOST_ROWS = 30
 """Sites a terminal is shown; of more, the worst and the best."""
+
+_PERSONAL = ("site", "alone", "global", "pers.", "used", "uses", "pers. - alone (95 %)")
 
 
 def summary_table(result: RunResult) -> Table:
@@ -42,10 +45,27 @@ def summary_table(result: RunResult) -> Table:
     return table
 
 
+def personal_table(result: RunResult) -> Table:
+    """Return which head each site uses, and how it compares with training alone."""
+    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1))
+    for heading in _PERSONAL:
+        table.add_column(heading, justify="left" if heading in ("site", "uses") else "right")
+    for site in _shown(result):
+        if (own := site.personal) is not None:
+            shares = (own.alone, own.global_head, site.accuracy, own.used)
+            cells = [*map(percent, shares), own.choice, ahead(own.personal_ahead)]
+            table.add_row(Text(short(site.name, 14)), *map(Text, cells))
+    return table
+
+
 def _headings(result: RunResult) -> list[str]:
-    first = ["site", "train", "test", "global\nhead", "local\non own", "local\non all"]
+    first = ["site", "train", "test", _short(result), "local\non own", "local\non all"]
     both = ["eps.\ntrain", "eps.\nheld"]
     return [*first, *(both if result.metrics == "noised" else ["epsilon\nspent"]), "sent\nup"]
+
+
+def _short(result: RunResult) -> str:
+    return "global\nhead" if result.heads == GLOBAL_HEAD else "pers.\nhead"
 
 
 def _shown(result: RunResult) -> list[SiteResult]:
@@ -108,6 +128,8 @@ def print_summary(result: RunResult, console: Console, folder: Path) -> None:
     if result.metrics == "off":
         console.print(Text(f"The head was {not_evaluated(result)}.", style="yellow"))
     console.print(summary_table(result))
+    if any(site.personal for site in result.sites):
+        console.print(personal_table(result))
     if worst := worst_site(result):
         console.print(Text(f"* the site with the lowest accuracy: {clean(worst.name)}", "red"))
     for problem in result.problems:
@@ -120,7 +142,7 @@ def _headlines(result: RunResult) -> list[tuple[str, str]]:
     done = len(result.history)
     state = "" if result.status == "finished" else ", stopped"
     return [
-        (f"Global head, {done} of {result.rounds} rounds{state}", percent(result.accuracy)),
+        (f"{result.heads}, {done} of {result.rounds} rounds{state}", percent(result.accuracy)),
         ("The same run without privacy", percent(result.accuracy_without_privacy)),
         ("Local-only heads, mean, on own data", percent(result.accuracy_local_own)),
         ("Local-only heads, mean, on everybody's", percent(result.accuracy_local_all)),

@@ -14,11 +14,12 @@ from fedtl.errors import FedtlError
 from fedtl.train.heads import n_classes, trained_part
 from fedtl.types import Arrays, Evaluation
 from fedtl.wire.arrays import unpack
-from fedtl.wire.messages import RELEASES, STEPS, TRAIN, WEIGHT, read_evaluation, records
+from fedtl.wire.evaluation import read_evaluation
+from fedtl.wire.messages import RELEASES, STEPS, TRAIN, WEIGHT, records
 
 MISSING, SHAPE, NOT_FINITE = "reply.missing", "update.shape", "update.not-finite"
-INVALID, LENGTH = "message.invalid", "secagg.length"
-LOST = frozenset({MISSING, SHAPE, NOT_FINITE, INVALID, LENGTH})
+INVALID, LENGTH, LATE = "message.invalid", "secagg.length", "reply.late"
+LOST = frozenset({MISSING, SHAPE, NOT_FINITE, INVALID, LENGTH, LATE})
 """Failures of replies, not of sites: what they carried has left the site."""
 
 _MOST_STEPS = 1 << 31
@@ -98,7 +99,11 @@ def usable_evaluations(
         else:
             failures.pop(sites[node], None)
             results[sites[node]] = (reply, result)
-    kinds = {name: r.confusion is None for name, (_, r) in results.items() if r.measured}
+    kinds = {
+        name: (r.confusion is None, r.personal is None)
+        for name, (_, r) in results.items()
+        if r.measured
+    }
     usual = Counter(kinds.values()).most_common(1)
     for name in [n for n, kind in kinds.items() if kind != usual[0][0]]:
         failures[name] = SHAPE

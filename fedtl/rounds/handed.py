@@ -17,6 +17,7 @@ from flwr.serverapp.strategy import Strategy
 from fedtl.errors import FedtlError, StrategyError
 from fedtl.types import Arrays
 from fedtl.wire.arrays import unpack
+from fedtl.wire.kinds import EVALUATE, TRAIN
 
 
 @contextmanager
@@ -32,10 +33,11 @@ def called(strategy: Strategy, method: str, round_: int) -> Iterator[None]:
         yield
     except FedtlError:
         raise
-    except Exception as error:  # a strategy may raise anything
+    except (Exception, SystemExit) as error:  # a strategy may raise anything
         raise StrategyError(
             f"{type(strategy).__name__}.{method} failed in round {round_}{_place(strategy, error)}:"
-            f" {type(error).__name__}: {error}",
+            f" {type(error).__name__}: {error}".rstrip(".")
+            + ".",
             next_step="Mend it there; `fedtl check-strategy` tries a strategy by itself.",
             code="strategy.failed",
         ) from error
@@ -59,12 +61,21 @@ def messages_of(strategy: Strategy, method: str, made: object) -> list[Message]:
     Raises
     ------
     StrategyError
-        With code ``strategy.types``: it returned something else.
+        With code ``strategy.types``: it returned something else, messages of the other method's
+        kind, or two for one site.
     """
     listed = list(made) if isinstance(made, Iterable) else None
     if listed is None or not all(isinstance(message, Message) for message in listed):
         wrong = made if listed is None else next(m for m in listed if not isinstance(m, Message))
         raise _wrong_type(strategy, method, wrong, "an iterable of Messages, [] for none")
+    evaluates = method == "configure_evaluate"
+    for message in listed:
+        kind = message.metadata.message_type
+        if (kind == EVALUATE) != evaluates:
+            wanted = f"type '{EVALUATE}'" if evaluates else f"another type, such as '{TRAIN}'"
+            raise _wrong(strategy, method, f"a message of type '{kind}'", f"messages of {wanted}")
+    if len({message.metadata.dst_node_id for message in listed}) < len(listed):
+        raise _wrong(strategy, method, "two messages for one site", "one for each site at most")
     return listed
 
 
@@ -86,7 +97,12 @@ def arrays_of(strategy: Strategy, answered: object) -> ArrayRecord | None:
 
 
 def _wrong_type(strategy: Strategy, method: str, value: object, wanted: str) -> StrategyError:
-    found = "None" if value is None else f"a {type(value).__name__}"
+    kind = type(value).__name__
+    found = f"a{'n' if kind[0] in 'AEIOUaeiou' else ''} {kind}"
+    return _wrong(strategy, method, "None" if value is None else found, wanted)
+
+
+def _wrong(strategy: Strategy, method: str, found: str, wanted: str) -> StrategyError:
     return StrategyError(
         f"{type(strategy).__name__}.{method} returned {found}.",
         next_step=f"Return {wanted}.",
@@ -102,10 +118,20 @@ def head_of(
     Raises
     ------
     StrategyError
-        No tensors, or some that the head has not; other shapes, or values that are not finite.
+        No tensors, or some that the head has not; other shapes or types, or values that are not
+        finite.
     """
     # a strategy answers what sites train, and may set the rest (the whitening) as well
-    given = unpack(ArrayRecord(dict(arrays.items())))
+    try:
+        # copies, as a strategy may go on working on what it returned
+        given = {name: values.copy() for name, values in unpack(arrays).items()}
+    except FedtlError as error:
+        kinds = ", ".join(f"'{name}' is {array.dtype}" for name, array in arrays.items())
+        raise StrategyError(
+            f"{type(strategy).__name__} returned no float32 in round {round_}: {kinds}.",
+            next_step="Pack NumPy arrays of float32: fedtl.wire.arrays.pack.",
+            code="strategy.types",
+        ) from error
     if wrong := _difference(given, head):
         raise StrategyError(
             f"{type(strategy).__name__} returned a head that is not finite or changed its shape in "

@@ -63,7 +63,8 @@ class RoundRecord:
     round : int
         From 1.
     cohort : tuple of str
-        Sites asked to train.
+        Sites asked to train; of a round that does not wait for all, those whose training ended in
+        it, and in a run's last round those that were still at it.
     failures : mapping of str to str
         Site to failure code, for those whose update was not used.
     mechanism : str
@@ -75,7 +76,7 @@ class RoundRecord:
     unevaluated : mapping of str to str
         Site to failure code, for those that were asked for a result and gave none.
     seconds_train, seconds_aggregate, seconds_evaluate : float
-        Wall-clock seconds.
+        Wall-clock seconds; those of training are virtual where time is.
     """
 
     round: int

@@ -7,11 +7,10 @@ sees them, and the state after every round is a value that can be saved.
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 from flwr.app import ConfigRecord, Message, MetricRecord
@@ -21,15 +20,16 @@ from flwr.serverapp.strategy import Strategy
 
 from fedtl.errors import StrategyError, TransportError
 from fedtl.garbage import undisturbed
-from fedtl.rng import stream
+from fedtl.rounds.at_work import AtWork
 from fedtl.rounds.check import usable_evaluations, usable_replies
 from fedtl.rounds.handed import arrays_of, called, head_of, messages_of
 from fedtl.rounds.record import Results, RoundRecord, Settings
-from fedtl.rounds.sites import CohortGrid
-from fedtl.transport.paced import PacedGrid
+from fedtl.rounds.sites import CohortGrid, by_name, check_minimums, drawn, global_random
+from fedtl.transport.asynchronous import InFlight
 from fedtl.types import Arrays
 from fedtl.wire.arrays import pack
-from fedtl.wire.messages import MECHANISMS, evaluation_config, records
+from fedtl.wire.evaluation import evaluation_config
+from fedtl.wire.messages import MECHANISMS, records
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,7 @@ class State:
 
     round: int
     head: Arrays
+    in_flight: InFlight = field(default_factory=InFlight)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +88,24 @@ def run(
     StrategyError
         The strategy would wait for ever for more sites than there are, or failed.
     """
-    loop = _Loop(grid, strategy, config, settings)
+    loop = _Loop(grid, strategy, config, settings, AtWork.on(grid))
     head = start.head
     history: list[RoundRecord] = []
+    nodes = {} if callable(sites) else by_name(sites)
     for round_ in range(start.round + 1, settings.rounds + 1):
         there = sites(round_) if callable(sites) else sites
-        with _global_random(settings.seed, round_):
-            head, record, before = loop.round(round_, head, there)
+        if not nodes or round_ == start.round + 1:
+            loop.at_work.names.update(there)
+        if round_ == start.round + 1:
+            loop.at_work.take_up(start.in_flight, there, timeout=settings.timeout)
+        with global_random(settings.seed, round_):
+            head, record, before = loop.round(round_, head, there, nodes or by_name(there))
         if before is not None:
             if history:
                 history[-1] = before.on(history[-1])
             on_evaluated(round_ - 1, before)
         history.append(record)
-        on_round(State(round_, head), record)
+        on_round(State(round_, head, loop.at_work.in_flight), record)
         if getattr(strategy, "finished", False):
             break
     return Outcome(head, tuple(history))
@@ -113,30 +119,27 @@ class _Loop:
     strategy: Strategy
     config: ConfigRecord
     settings: Settings
+    at_work: AtWork
 
     def round(
-        self, round_: int, head: Arrays, sites: Mapping[int, str]
+        self, round_: int, head: Arrays, sites: Mapping[int, str], nodes: Mapping[str, int]
     ) -> tuple[Arrays, RoundRecord, Results | None]:
         """Run one round; return its head and record, and what the sites said of the head before."""
-        clock, strategy = [time.perf_counter()], self.strategy
-        paced = self.grid if isinstance(self.grid, PacedGrid) else None
-        cohort, began = self._cohort(round_, sites, paced), paced.now if paced else 0.0
-        nodes = {name: node for node, name in sites.items()}
-        chosen = CohortGrid(self.grid, [nodes[name] for name in cohort], len(sites))
-        own_config = ConfigRecord(dict(self.config.items()))  # strategies write into it
-        with called(strategy, "configure_train", round_):
-            made = strategy.configure_train(round_, pack(head), own_config, chosen)
-            messages = messages_of(strategy, "configure_train", made)
+        strategy, at_work = self.strategy, self.at_work
+        began = at_work.now
+        cohort, messages = self._asked(round_, head, nodes)
         asked = self._questions(round_ - 1, head, sites) if self.settings.together else []
-        sent = [*messages, *asked]
-        replies = list(self.grid.send_and_receive(sent, timeout=self.settings.timeout))
-        clock.append(time.perf_counter())
+        replies = self._sent([*messages, *asked])
         kinds = {m.metadata.message_type for m in asked}
         updates = [r for r in replies if r.metadata.message_type not in kinds]
-        messages = list(paced.ended) if paced else messages
-        cohort = tuple(sorted(sites[m.metadata.dst_node_id] for m in messages)) if paced else cohort
+        messages = at_work.settled(messages)
         with undisturbed():
-            usable, failures = usable_replies(messages, updates, sites, head)
+            usable, failures = usable_replies(messages, updates, at_work.names, head)
+            while at_work.busy and len(usable) < self.settings.least_updates:
+                updates += self._sent([])
+                messages += at_work.settled([])
+                usable, failures = usable_replies(messages, updates, at_work.names, head)
+            trained, clock = at_work.now, [time.perf_counter()]
             self._check_enough(round_, messages, usable, failures)
             before = self._results(round_ - 1, asked, replies, sites, head) if asked else None
             new_head = _aggregate(strategy, round_, usable, head)
@@ -146,29 +149,43 @@ class _Loop:
         if last or not self.settings.together:
             results = self._evaluate(round_, new_head, sites)
         clock.append(time.perf_counter())
+        late = at_work.late if last or getattr(strategy, "finished", False) else {}
         record = RoundRecord(
             round_,
-            cohort,
-            failures,
+            tuple(sorted({*at_work.cohort(cohort, messages), *late})),
+            {**failures, **late},
             MECHANISMS.get(messages[0].metadata.message_type, "") if messages else "",
-            {sites[r.metadata.src_node_id]: _releases(r) for r in usable},
+            {at_work.names[r.metadata.src_node_id]: _releases(r) for r in usable},
             results.evaluations,
             results.unevaluated,
+            trained - began,
             *(b - a for a, b in pairwise(clock)),
         )
-        if paced:
-            record = replace(record, seconds_train=paced.now - began)
         return new_head, record, before
 
-    def _cohort(
-        self, round_: int, sites: Mapping[int, str], paced: PacedGrid | None
-    ) -> tuple[str, ...]:
-        """Draw the round's sites by name, among those that are not at work."""
-        busy = paced.busy if paced else frozenset()
-        size = min(self.settings.sites_per_round or len(sites), len(sites)) - len(busy)
-        _check_minimums(self.strategy, size, len(sites))
-        idle = sorted(name for node, name in sites.items() if node not in busy)
-        return _drawn(idle, size, self.settings.seed, round_)
+    def _asked(
+        self, round_: int, head: Arrays, nodes: Mapping[str, int]
+    ) -> tuple[Sequence[str], list[Message]]:
+        """Draw the round's sites by name, among those not at work; return them and what they get.
+
+        Nobody is asked where everybody that is there is at work.
+        """
+        busy = self.at_work.busy.intersection(nodes.values()) if self.at_work.busy else ()
+        size = min(self.settings.sites_per_round or len(nodes), len(nodes)) - len(busy)
+        if busy and size <= 0:
+            return (), []
+        check_minimums(self.strategy, size, len(nodes))
+        idle = [name for name, node in nodes.items() if node not in busy] if busy else list(nodes)
+        cohort = drawn(idle, size, self.settings.seed, round_)
+        names = self.at_work.names
+        chosen = CohortGrid(self.grid, [nodes[name] for name in cohort], len(nodes), names)
+        own_config = ConfigRecord(dict(self.config.items()))  # strategies write into it
+        with called(self.strategy, "configure_train", round_):
+            made = self.strategy.configure_train(round_, pack(head), own_config, chosen)
+            return cohort, messages_of(self.strategy, "configure_train", made)
+
+    def _sent(self, messages: Sequence[Message]) -> list[Message]:
+        return list(self.grid.send_and_receive(messages, timeout=self.settings.timeout))
 
     def _check_enough(
         self,
@@ -193,11 +210,21 @@ class _Loop:
 
         A strategy may skip it as well.
         """
-        if round_ < 1 or not self.settings.due(round_):
+        personal, last = getattr(self.strategy, "personal", None), round_ == self.settings.rounds
+        if round_ < 1 or not (self.settings.due(round_) or (personal and last)):
             return []
-        everyone = CohortGrid(self.grid, sorted(sites, key=sites.__getitem__))
-        confusion = self.settings.metrics == "clear" or round_ == self.settings.rounds
-        config = evaluation_config(self.config, round_=round_, confusion=confusion)
+        away = frozenset() if last else self.at_work.silent
+        asked = sorted(sites.keys() - away, key=sites.__getitem__)
+        if not asked:
+            return []
+        everyone = CohortGrid(self.grid, asked, len(sites), sites)
+        config = evaluation_config(
+            self.config,
+            round_=round_,
+            confusion=self.settings.metrics == "clear" or last,
+            personal=personal is not None,
+            silent=self.settings.metrics == "off",
+        )
         with called(self.strategy, "configure_evaluate", round_):
             made = self.strategy.configure_evaluate(round_, pack(head), config, everyone)
             return messages_of(self.strategy, "configure_evaluate", made)
@@ -206,8 +233,7 @@ class _Loop:
         asked = self._questions(round_, head, sites)
         if not asked:
             return Results({}, {})
-        replies = list(self.grid.send_and_receive(asked, timeout=self.settings.timeout))
-        return self._results(round_, asked, replies, sites, head)
+        return self._results(round_, asked, self._sent(asked), sites, head)
 
     def _results(
         self,
@@ -251,36 +277,3 @@ def _aggregate(strategy: Strategy, round_: int, replies: Sequence[Message], head
 def _releases(reply: Message) -> int:
     value = next((m.get("releases") for m in records(reply.content, MetricRecord)), 0)
     return value if isinstance(value, int) else 0
-
-
-def _drawn(names: Sequence[str], size: int, seed: int, round_: int) -> tuple[str, ...]:
-    if size == len(names):
-        return tuple(names)
-    picked = stream(seed, "cohort", round_).choice(len(names), size, replace=False)
-    return tuple(names[at] for at in sorted(picked))
-
-
-@contextmanager
-def _global_random(seed: int, round_: int) -> Iterator[None]:
-    """Seed the global ``random`` that Flower's ``sample_nodes`` draws from, and put it back."""
-    before = random.getstate()
-    random.seed(f"{seed}/{round_}")
-    try:
-        yield
-    finally:
-        random.setstate(before)
-
-
-def _check_minimums(strategy: Strategy, cohort: int, everyone: int) -> None:
-    """Flower's ``sample_nodes`` waits without end for nodes that never come."""
-    for name, there in (
-        ("min_train_nodes", cohort),
-        ("min_available_nodes", cohort),
-        ("min_evaluate_nodes", everyone),
-    ):
-        wanted = getattr(strategy, name, 0)
-        if isinstance(wanted, int) and wanted > there:
-            raise StrategyError(
-                f"{type(strategy).__name__}.{name} = {wanted}, but only {there} sites take part.",
-                next_step=f"Lower {name} in [strategy.options] or raise the number of sites.",
-            )

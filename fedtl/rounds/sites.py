@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
 
 from fedtl.errors import StrategyError, TransportError
+from fedtl.rng import stream
 from fedtl.transport.wrappers import WrappedGrid
 from fedtl.types import Description
 from fedtl.wire.messages import DESCRIBE, read_description
@@ -24,11 +28,21 @@ class CohortGrid(WrappedGrid):
     ----------
     n_sites : int
         Sites of the whole federation.
+    names : dict of int to str
+        What the nodes' sites are called, and those of others: a name lasts, and a node's number is
+        drawn anew whenever a site comes back. Where nobody said, the number stands for it.
     """
 
-    def __init__(self, inner: Grid, node_ids: Sequence[int], n_sites: int = 0) -> None:
+    def __init__(
+        self,
+        inner: Grid,
+        node_ids: Sequence[int],
+        n_sites: int = 0,
+        names: Mapping[int, str] | None = None,
+    ) -> None:
         super().__init__(inner)
         self._node_ids = tuple(node_ids)
+        self.names = names or {node: str(node) for node in self._node_ids}
         self.n_sites = n_sites or len(self._node_ids)
         self._calls, self._since = 0, time.monotonic()
 
@@ -126,3 +140,50 @@ def check_agreement(descriptions: Sequence[Description]) -> None:
 def _short(value: object) -> str:
     text = str(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def by_name(sites: Mapping[int, str]) -> dict[str, int]:
+    """Return site name to node id, in name order."""
+    return dict(sorted((name, node) for node, name in sites.items()))
+
+
+def drawn(names: Sequence[str], size: int, seed: int, round_: int) -> tuple[str, ...]:
+    """Draw a round's sites by name, in their order; all of them draw nothing."""
+    if size == len(names):
+        return tuple(names)
+    picked = stream(seed, "cohort", round_).choice(len(names), size, replace=False)
+    return tuple(names[at] for at in sorted(picked))
+
+
+@contextmanager
+def global_random(seed: int, round_: int) -> Iterator[None]:
+    """Seed the global ``random`` that Flower's ``sample_nodes`` draws from, and put it back."""
+    before = random.getstate()
+    random.seed(f"{seed}/{round_}")
+    try:
+        yield
+    finally:
+        random.setstate(before)
+
+
+def check_minimums(strategy: Strategy, cohort: int, everyone: int) -> None:
+    """Refuse a strategy that wants more sites than there are.
+
+    Flower's ``sample_nodes`` waits without end for nodes that never come.
+
+    Raises
+    ------
+    StrategyError
+        Names the minimum.
+    """
+    for name, there in (
+        ("min_train_nodes", cohort),
+        ("min_available_nodes", cohort),
+        ("min_evaluate_nodes", everyone),
+    ):
+        wanted = getattr(strategy, name, 0)
+        if isinstance(wanted, int) and wanted > there:
+            raise StrategyError(
+                f"{type(strategy).__name__}.{name} = {wanted}, but only {there} sites take part.",
+                next_step=f"Lower {name} in [strategy.options] or raise the number of sites.",
+            )

@@ -77,6 +77,8 @@ def content_of(request: Request) -> str:
     }
     if request.objective is not None:
         asked["objective"] = [request.objective.to_json(), _shapes(request.beside)]
+    if request.personal is not None:
+        asked["personal"] = request.personal.to_json()
     if request.compression is not None:
         asked["compress"] = request.compression.to_json()
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode())

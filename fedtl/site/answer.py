@@ -20,6 +20,7 @@ from fedtl.site.secure import answer_stage, remember_sealed, seal_of
 from fedtl.site.site import Site
 from fedtl.site.standing import objection
 from fedtl.types import Update
+from fedtl.wire.evaluation import evaluation_reply
 from fedtl.wire.messages import (
     EVALUATE,
     LABELS,
@@ -27,7 +28,6 @@ from fedtl.wire.messages import (
     SEALED,
     TRAIN,
     description_reply,
-    evaluation_reply,
     failure_reply,
     read_request,
     update_reply,
@@ -46,8 +46,12 @@ def answer_train(pairs: Sequence[tuple[Message, Context]], site_of: SiteOf) -> l
     replies: list[Message | None] = [None] * len(pairs)
     cohorts: dict[tuple[object, int], list[int]] = {}
     seen: Counter[int] = Counter()
+    known: dict[int, frozenset[int]] = {}
     for at, (message, context) in enumerate(pairs):
-        shared = frozenset(id(r) for key, r in message.content.items() if key != SEALED)
+        content = message.content
+        if (shared := known.get(id(content))) is None:
+            shared = frozenset(id(r) for key, r in content.items() if key != SEALED)
+            known[id(content)] = shared
         cohorts.setdefault((shared, seen[context.node_id]), []).append(at)
         seen[context.node_id] += 1
     for members in cohorts.values():

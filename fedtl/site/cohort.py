@@ -13,7 +13,7 @@ from fedtl.errors import FedtlError, SiteFailure
 from fedtl.privacy.plan import Release
 from fedtl.site.account import Account, content_of
 from fedtl.site.compress import compressed
-from fedtl.site.objective import bound, objective_of, remember
+from fedtl.site.objective import bound, keep_arrays, objective_of, own_arrays, remember
 from fedtl.site.seal import Seal
 from fedtl.site.site import Site, check_seal, paid
 from fedtl.train.fit import check_sampling, fit, gradient_deviation
@@ -54,7 +54,7 @@ def train_cohort(
     ready: list[_Ready] = []
     answers: list[Update | SiteFailure] = [SiteFailure("site.failed")] * len(sites)
     charged = request.plan is not None and any(site.ledger is not None for site in sites)
-    content = content_of(request) if charged else ""
+    content, fitting = content_of(request) if charged else "", set[tuple[int, int]]()
     for at, (site, before) in enumerate(zip(sites, spent, strict=True)):
         seal, run = seals[at] if seals else None, runs[at] if runs else ""
         try:
@@ -62,8 +62,11 @@ def train_cohort(
             if account is not None and (given := account.answered()) is not None:
                 answers[at] = given
                 continue
+            if (fit_for := (site.width, len(site.classes))) not in fitting:
+                check_head(request.arrays, width=fit_for[0], classes=fit_for[1])
+                fitting.add(fit_for)
             releases = _admit(site, request, before, account, seal)
-            named = site.run or (request.charter.run if request.charter else run)
+            named = site.run_of(request, run)
             task = _task(request)
             if task.epochs:
                 task = task.at(len(site.examples[0]))
@@ -107,7 +110,6 @@ def _admit(
 ) -> int:
     """Check a request against a site and pay for it; return the run's releases with it."""
     task, release = _task(request), release_of(request, TRAIN)
-    check_head(request.arrays, width=site.width, classes=len(site.classes))
     check_sampling(task, release)
     objective_of(site, request, release)
     check_seal(site, request, release, seal)
@@ -177,8 +179,9 @@ def _trained_mlp(one: _Ready, request: Request) -> Arrays:
     release = release_of(request, TRAIN)
     rule = objective_of(one.site, request, release)
     objective = bound(rule, request, [one.site], [one.run], task=one.task)
+    own = own_arrays(rule, request, one.site, one.run)
     trained = fit_mlp_head(
-        request.arrays,
+        {**request.arrays, **own},
         one.site.examples[0],
         task=one.task,
         release=release,
@@ -188,7 +191,8 @@ def _trained_mlp(one: _Ready, request: Request) -> Arrays:
     )
     stacked = {name: torch.from_numpy(values)[None] for name, values in trained.items()}
     remember(objective, request, [one.site], [one.run], stacked)
-    return trained
+    keep_arrays(request, one.site, one.run, {name: trained[name] for name in own})
+    return {**trained, **{name: request.arrays[name] for name in own}}
 
 
 def failure_of(error: Exception, site: str) -> SiteFailure:

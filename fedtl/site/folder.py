@@ -86,11 +86,12 @@ least_sites = 0
 # May the coordinator send the backbone? It is a model file: checked by its digest, read as
 # safetensors, never run as code. false: only the one that site.toml names.
 accept_backbones = true
-# Kinds of releases that a run's plan may contain: gradients, statistics, mean, covariance, labels,
-# metrics. Empty: any.
+# Kinds of releases that a run's plan may contain: gradients, statistics, mean, covariance, sums,
+# labels, metrics. Empty: any.
 releases = []
-# Client-side steps beside fedtl's own that a strategy may ask for: "path/to/file.py:Class" here, or
-# names that installed packages register. Their code runs on this site's examples: read it first.
+# Client-side steps, sums and personal heads beside fedtl's own that a strategy may ask for:
+# "path/to/file.py:Class" here, or names that installed packages register. Their code runs on this
+# site's examples: read it first.
 objectives = []
 # Who may ask, and for what: SHA-256 fingerprints of coordinators and digests of recipes. Empty:
 # those of the invitation; without one, anybody and any recipe.

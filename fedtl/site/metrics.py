@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from fedtl.site.origin import check_origin
+from fedtl.site.personal import own_head
 from fedtl.site.site import Site, paid
 from fedtl.train.batches import Examples, units_of
 from fedtl.train.counts import evaluate, label_counts
@@ -18,7 +19,7 @@ _SUMS, _CONFUSION = "sums", "confusion"
 
 
 def site_evaluation(site: Site, request: Request, spent: int = 0, run: str = "") -> Evaluation:
-    """Evaluate a received head on a site's held-out examples.
+    """Evaluate a received head on a site's held-out examples, or the site's own version of it.
 
     Noised where the request's plan covers metrics, and paid for with the held-out examples' budget;
     else in clear, where the site's policy allows it. In clear, a site with fewer than
@@ -40,19 +41,17 @@ def site_evaluation(site: Site, request: Request, spent: int = 0, run: str = "")
     check_head(request.arrays, width=site.width, classes=classes)
     check_origin(site.name, site.rules, request)
     if release is None:
-        site.rules.check_clear(site.name)
-        held_out = site.whitened(request.arrays)[1]
-        if _units(held_out) < site.rules.suppress_below:
-            return Evaluation(0.0, 0.0, 0.0)
-        head = trained_part(request.arrays)
-        return evaluate(head, held_out, classes, confusion=request.confusion)
+        return _in_clear(site, request, classes, run)
     account = site.account(request, EVALUATE, run)
     if account is not None and (given := account.answered()) is not None:
         return _evaluation_of(given)
     _check_units(held_out := site.whitened(request.arrays)[1], release.unit)
     releases = paid(account, release, spent, 1)
+    own = own_head(site, request, run)
+    # noise on counts of held-out examples hides no training example of a head without noise
+    head = own.heads[0] if own is not None and own.rule.private else trained_part(request.arrays)
     result = evaluate(
-        trained_part(request.arrays),
+        head,
         held_out,
         classes,
         release=release,
@@ -61,6 +60,21 @@ def site_evaluation(site: Site, request: Request, spent: int = 0, run: str = "")
     )
     result = replace(result, releases=releases)
     return result if account is None else _evaluation_of(account.keep(_update_of(result)))
+
+
+def _in_clear(site: Site, request: Request, classes: int, run: str) -> Evaluation:
+    if not request.silent:
+        site.rules.check_clear(site.name)
+    own = own_head(site, request, run)
+    held_out = site.whitened(request.arrays)[1]
+    if request.silent or _units(held_out) < site.rules.suppress_below:
+        return Evaluation(0.0, 0.0, 0.0)
+    # counts tell of the training examples of a head that was trained on them without noise
+    private = own is not None and own.rule.private and request.plan is not None
+    if own is not None and (private or site.rules.unprotected):
+        return own.evaluation(classes, confusion=request.confusion)
+    head = trained_part(request.arrays)
+    return evaluate(head, held_out, classes, confusion=request.confusion)
 
 
 def site_labels(site: Site, request: Request, spent: int = 0, run: str = "") -> Update:

@@ -6,11 +6,18 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from fedtl.errors import PrivacyError
+from fedtl.errors import FedtlError, PrivacyError, RecipeError
 from fedtl.privacy.release import Release
 from fedtl.site.site import Site
 from fedtl.train.heads import trained_part
-from fedtl.train.objectives import Bound, LocalObjective, check_sent, make_objective
+from fedtl.train.objectives import (
+    Bound,
+    LocalObjective,
+    ObjectiveName,
+    Shapes,
+    check_sent,
+    make_objective,
+)
 from fedtl.train.task import TrainTask
 from fedtl.types import Arrays
 from fedtl.wire.messages import Request
@@ -31,7 +38,10 @@ def objective_of(site: Site, request: Request, release: Release | None) -> Local
     allowed = None if site.simulated else site.rules.objectives
     rule = make_objective(request.objective, allowed=allowed)
     check_sent(rule, trained_part(request.arrays), request.beside)
-    if rule.remembers and release is not None and release.honest_sites:
+    shapes = {name: v.shape for name, v in trained_part(request.arrays).items()}
+    if kept := [*rule.keeps(shapes)]:
+        _check_shared(rule, kept, shapes)
+    if (rule.remembers or kept) and release is not None and release.honest_sites:
         raise PrivacyError(
             f"For '{request.objective.name}' sites would remember heads without noise, as noise is "
             "shared out over them.",
@@ -77,3 +87,51 @@ def remember(
     for at, (site, run) in enumerate(zip(sites, runs, strict=True)):
         own = {what: values[at].numpy() for what, values in kept.items()}
         site.memory.keep(run, name, request.round, own)
+
+
+def own_arrays(rule: LocalObjective | None, request: Request, site: Site, run: str) -> Arrays:
+    """Return the arrays of a head that stay at the site, as it has them; at first as received.
+
+    Raises
+    ------
+    FedtlError
+        With code ``objective.memory``: they have another shape.
+    """
+    if rule is None or request.objective is None:
+        return {}
+    names = rule.keeps({name: values.shape for name, values in request.arrays.items()})
+    received = {name: request.arrays[name] for name in names}
+    if not received:
+        return {}
+    kept = site.memory.before(run, own_key(request.objective), request.round)
+    for name in kept:
+        if kept[name].shape != received[name].shape:
+            raise FedtlError(
+                f"{site.name} keeps '{name}' in the shape {kept[name].shape}, the head has "
+                f"{received[name].shape}.",
+                next_step="Start a new run: another head needs another memory.",
+                code="objective.memory",
+            )
+    return {**received, **kept}
+
+
+def keep_arrays(request: Request, site: Site, run: str, arrays: Arrays) -> None:
+    """Keep a site's own arrays after a round."""
+    if arrays and request.objective is not None:
+        site.memory.keep(run, own_key(request.objective), request.round, arrays)
+
+
+def own_key(objective: ObjectiveName) -> str:
+    """Return the name under which a site remembers its own arrays."""
+    return f"own {objective.to_json()}"
+
+
+def _check_shared(rule: LocalObjective, kept: Sequence[str], shapes: Shapes) -> None:
+    if set(kept) < set(shapes):
+        return
+    raise RecipeError(
+        f"{type(rule).__name__} keeps {', '.join(kept)} at the site, of a head that has "
+        f"{', '.join(shapes)}: nothing would be shared.",
+        next_step="Set head.kind = 'mlp': its hidden layer is what the sites share.",
+        code="objective.invalid",
+    )

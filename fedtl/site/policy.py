@@ -38,9 +38,10 @@ class SitePolicy:
     releases : tuple of str
         Kinds of releases that a plan may contain; empty: any.
     objectives : tuple of str
-        Client-side steps beside the built-in ones that a strategy may ask for: names of the entry
-        point group ``fedtl.objectives``, or ``path/to/file.py:Class`` at this site. Their code runs
-        on the site's examples, so it has to be trusted.
+        Client-side steps, sums and personal heads beside the built-in ones that a strategy may ask
+        for: names of the entry point groups, such as ``fedtl.objectives``, or
+        ``path/to/file.py:Class`` at this site. Their code runs on the site's examples, so it has to
+        be trusted.
     coordinators, recipes : tuple of str
         SHA-256 digests (hex): who may ask, and for which runs. Empty: anybody, and any. A site that
         is not told who asks refuses where its policy names some.

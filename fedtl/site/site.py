@@ -29,10 +29,12 @@ from fedtl.site.standing import told_left
 from fedtl.train.additive import deviations, released
 from fedtl.train.fit import Examples
 from fedtl.train.heads import check_head, map_key, mapped
-from fedtl.train.objectives import LocalStatistic, make_statistic
+from fedtl.train.objectives import LocalStatistic, check_beside, make_statistic
 from fedtl.train.streams import SeededStreams, Streams, SystemStreams
-from fedtl.types import Arrays, Description, Update
+from fedtl.types import Arrays, Description, Personal, Update
 from fedtl.wire.messages import ADDITIVE, MECHANISMS, SUMS, Request, release_of
+
+KeepPersonal = Callable[[str, int, Arrays, Personal], None]
 
 
 @dataclass
@@ -71,6 +73,9 @@ class Site:
         The held-out records, which pay for noised metrics; they have the whole budget as well.
     memory : Memory
         What the site remembers for client-side steps; by default for as long as it lives.
+    keep_personal : callable or None
+        Called with a run, a round, the head that the site uses from now on, and how it compares,
+        where a strategy asks for personal heads.
     """
 
     name: str
@@ -88,6 +93,7 @@ class Site:
     trusted: Mapping[str, bytes] | None = None
     held_out_dataset: DataSet | None = field(default=None, repr=False)
     memory: Memory = field(default_factory=Memory, repr=False)
+    keep_personal: KeepPersonal | None = field(default=None, repr=False)
     _whitened: tuple[tuple[bytes, ...], tuple[Examples, Examples]] | None = field(
         default=None, repr=False, init=False
     )
@@ -160,8 +166,8 @@ class Site:
         account = self.account(request, kind, run, seal=seal)
         if account is not None and (given := account.answered()) is not None:
             return given
-        statistic = self._statistic(request) if kind == SUMS else None
         train = self.whitened(request.arrays)[0]
+        statistic = self._statistic(request, train.x.shape[1]) if kind == SUMS else None
         check_seal(self, request, release, seal)
         self.rules.check_size(self.name, len(train))
         releases = paid(account, release, spent, 1)
@@ -174,6 +180,7 @@ class Site:
                 release=release,
                 streams=streams,
                 statistic=statistic,
+                sent=request.beside,
             ),
             1.0 if release else float(len(train)),
             releases,
@@ -183,12 +190,14 @@ class Site:
             update = seal.close(update, release, needed, streams)
         return update if account is None else account.keep(update)
 
-    def _statistic(self, request: Request) -> LocalStatistic:
-        """Return what sums are asked for, made of the site's own code."""
+    def _statistic(self, request: Request, width: int) -> LocalStatistic:
+        """Return what sums are asked for, made of the site's own code; check what was sent."""
         if request.objective is None:
             raise FedtlError("The message names no statistic.", code="message.invalid")
         allowed = None if self.simulated else self.rules.objectives
-        return make_statistic(request.objective, allowed=allowed)
+        made = make_statistic(request.objective, allowed=allowed)
+        check_beside(made, made.sends(width, len(self.classes)), request.beside)
+        return made
 
     def account(
         self,
@@ -234,10 +243,13 @@ class Site:
         seeded = self.simulated and request.seed is not None
         if seal is not None and not seeded:
             content = hashlib.sha256(f"{content} in {seal.session}".encode()).hexdigest()
-        named = request.charter.run if request.charter else run
-        key = RequestKey(self.run or named, request.round, kind, self.name, content)
+        key = RequestKey(self.run_of(request, run), request.round, kind, self.name, content)
         budget = self.rules.budget
         return Account(self.ledger, dataset, budget, key, keeps_replies=not seeded)
+
+    def run_of(self, request: Request, run: str) -> str:
+        """Return the name of a request's run; ``run`` is Flower's run id."""
+        return self.run or (request.charter.run if request.charter else run)
 
     def streams(self, request: Request, purpose: str = "noise") -> Streams:
         """Open the random streams of a round and a purpose: seeded only in a simulation."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from flwr.serverapp.strategy import Strategy
 
 from fedtl.errors import StrategyError, nearest
+from fedtl.plugins import OWN, classes_in, module_of, target_of
 from fedtl.strategies.around import Around
 from fedtl.strategies.load import instance as instance
 from fedtl.strategies.load import load_class
@@ -21,8 +21,11 @@ from fedtl.strategies.load import load_class
 if TYPE_CHECKING:
     from fedtl.recipe import Recipe
 
+GROUP = "fedtl.strategies"
+"""Of the entry points by which packages register strategies."""
 _FLOWER = "flwr.serverapp.strategy"
 _ROBUST = "fedtl.strategies.robust"
+_PERSONAL = "fedtl.strategies.personal"
 STRATEGIES: dict[str, str] = {
     "fedavg": f"{_FLOWER}:FedAvg",
     "fedavgm": f"{_FLOWER}:FedAvgM",
@@ -32,6 +35,7 @@ STRATEGIES: dict[str, str] = {
     "fedasync": "fedtl.strategies.fedasync:FedAsync",
     "qfedavg": "fedtl.strategies.qfedavg:QFedAvg",
     "afl": "fedtl.strategies.afl:AgnosticFedAvg",
+    "ifca": "fedtl.strategies.ifca:IFCA",
     "fednova": "fedtl.strategies.fednova:FedNova",
     "fedadagrad": f"{_FLOWER}:FedAdagrad",
     "scaffold": "fedtl.strategies.scaffold:Scaffold",
@@ -49,6 +53,12 @@ STRATEGIES: dict[str, str] = {
     "fltrust": f"{_ROBUST}.fltrust:FLTrust",
     "centred_clipping": f"{_ROBUST}.centred_clipping:CentredClipping",
     "norm_bounding": f"{_ROBUST}.norm_bounding:NormBounding",
+    "fine_tuned": f"{_PERSONAL}.fine_tuned:FineTuned",
+    "ditto": f"{_PERSONAL}.ditto:Ditto",
+    "apfl": f"{_PERSONAL}.apfl:APFL",
+    "mixture": f"{_PERSONAL}.mixture:Mixture",
+    "fedper": f"{_PERSONAL}.fedper:FedPer",
+    "fedrep": f"{_PERSONAL}.fedrep:FedRep",
     "fed3r": "fedtl.strategies.fed3r:Fed3R",
     "fedncm": "fedtl.strategies.fedncm:FedNCM",
     "fedcof": "fedtl.strategies.fedcof:FedCOF",
@@ -63,14 +73,9 @@ WRAPPERS: dict[str, str] = {
     "bucketing": f"{_ROBUST}.bucketing:Bucketing",
     "server_rate": "fedtl.strategies.server_rate:ServerRate",
     "early_stopping": "fedtl.strategies.early_stopping:EarlyStopping",
+    **{name: STRATEGIES[name] for name in ("fine_tuned", "ditto", "apfl", "mixture")},
 }
 """Name to ``module:Class``, of :class:`fedtl.strategies.around.Around` in ``[strategy.around]``."""
-
-
-def known_strategies() -> dict[str, str]:
-    """Return the built-in and registered strategies, name to ``module:Class``."""
-    found = {e.name: e.value for e in entry_points(group="fedtl.strategies")}
-    return {**found, **STRATEGIES}
 
 
 def strategy_of(recipe: Recipe) -> Strategy:
@@ -118,7 +123,7 @@ def _wrapped(name: str, options: Mapping[str, Any], inner: Strategy) -> Strategy
     if not target:
         raise StrategyError(
             f"Wrapper '{name}' is unknown.",
-            next_step=nearest(name, WRAPPERS) + " Your own: path/to/file.py:Class.",
+            next_step=f"{nearest(name, WRAPPERS)} {OWN}",
         )
     cls: Any = load_class(target, name=name)
     if not issubclass(cls, Around):
@@ -139,12 +144,16 @@ def strategy_class(name: str) -> type[Strategy]:
     Raises
     ------
     StrategyError
-        Unknown name, unreadable file, or nothing there that is a whole Flower ``Strategy``.
+        A name that nobody or more than one has, an unreadable file, or nothing there that is a
+        whole Flower ``Strategy``.
     """
-    target = name if ":" in name else known_strategies().get(name, "")
-    if not target:
+    if ":" in name:
+        return load_class(name, name=name)
+    if name.endswith(".py"):
+        classes = classes_in(module_of(name, name, what="Strategy", error=StrategyError), Strategy)
         raise StrategyError(
-            f"Strategy '{name}' is unknown.",
-            next_step=nearest(name, known_strategies()) + " Your own: path/to/file.py:Class.",
+            f"'{name}' names a file, and no class in it.",
+            next_step=f"Write {' or '.join(f'{name}:{cls}' for cls in classes or ['Class'])}.",
         )
+    target = target_of(name, STRATEGIES, GROUP, what="Strategy", error=StrategyError)
     return load_class(target, name=name)

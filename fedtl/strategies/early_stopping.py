@@ -16,7 +16,7 @@ from flwr.serverapp.strategy import Strategy
 from fedtl.strategies.around import Around
 from fedtl.types import Arrays
 from fedtl.wire.arrays import unpack
-from fedtl.wire.messages import read_evaluation
+from fedtl.wire.evaluation import read_evaluation
 
 
 class EarlyStopping(Around):

@@ -11,7 +11,7 @@ from fedtl.strategies.averaging import Averaging
 from fedtl.strategies.local import path_of
 from fedtl.types import Arrays
 from fedtl.wire.arrays import unpack
-from fedtl.wire.messages import read_evaluation
+from fedtl.wire.evaluation import read_evaluation
 
 
 class Watching(Averaging):

@@ -13,7 +13,7 @@ from flwr.app import ArrayRecord, Message, MetricRecord
 
 from fedtl.strategies.fedbuff import Stale
 from fedtl.types import Arrays
-from fedtl.wire.arrays import pack, unpack
+from fedtl.wire.arrays import unpack
 from fedtl.wire.messages import records
 
 
@@ -56,7 +56,7 @@ class FedAsync(Stale):
         for age in sorted(set(ages), reverse=True):
             alike = [head for head, own in zip(heads, ages, strict=True) if own == age]
             mixed = mix(mixed, mean_of(alike), self._share(age, len(alike)))
-        return pack(mixed), MetricRecord()
+        return self.moved_to(mixed), MetricRecord()
 
     def _share(self, age: int, n: int) -> float:
         """Return what n heads of one age get together, were they mixed in one after the other."""

@@ -23,36 +23,48 @@ class Stale(Averaging):
 
     Attributes
     ----------
-    begun : dict of int to int
-        Node to the round whose head it was sent last.
+    begun : dict of str to int
+        Site to the round whose head it was sent last.
     heads : dict of int to mapping
         Those rounds' heads.
+    head : mapping
+        The newest one: where nobody is free to be asked, :meth:`configure_train` is not called.
     """
 
     needs_updates = True
 
     def __init__(self) -> None:
         super().__init__()
-        self.begun: dict[int, int] = {}
+        self.begun: dict[str, int] = {}
         self.heads: dict[int, Arrays] = {}
         self.head: Arrays = {}
+        self._names: dict[int, str] = {}
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Send the newest head, and note to whom."""
-        self.head = unpack(arrays)
+        self.head, self._names = unpack(arrays), getattr(grid, "names", {})
         messages = list(super().configure_train(server_round, arrays, config, grid))
-        self.begun |= {m.metadata.dst_node_id: server_round for m in messages}
+        self.begun |= {self._name(m.metadata.dst_node_id): server_round for m in messages}
         self.heads[server_round] = self.head
         self.heads = {r: head for r, head in self.heads.items() if r in self.begun.values()}
         return messages
+
+    def _name(self, node: int) -> str:
+        """Return what lasts of a node when it comes back under another number."""
+        return self._names.get(node, str(node))
+
+    def moved_to(self, head: Arrays) -> ArrayRecord:
+        """Take a head for the newest one, and return it as an answer."""
+        self.head = {**self.head, **head}
+        return pack(head)
 
     def moves(self, server_round: int, replies: Sequence[Message]) -> list[tuple[Arrays, int]]:
         """Return what each site moved its head by, and how many rounds old that head is."""
         found: list[tuple[Arrays, int]] = []
         for reply in replies:
-            begun = self.begun.get(reply.metadata.src_node_id, server_round)
+            begun = self.begun.get(self._name(reply.metadata.src_node_id), server_round)
             start = self.heads.get(begun, self.head)
             head = unpack(records(reply.content, ArrayRecord)[0])
             found.append(({n: head[n] - start[n] for n in head}, server_round - begun))
@@ -84,7 +96,8 @@ class FedBuff(Stale):
         if not valid:
             return None, None
         moves = self.moves(server_round, valid)
-        return pack(buffered(self.head, moves, rate=self.server_learning_rate)), MetricRecord()
+        head = buffered(self.head, moves, rate=self.server_learning_rate)
+        return self.moved_to(head), MetricRecord()
 
 
 def buffered(head: Arrays, moves: Sequence[tuple[Arrays, int]], *, rate: float = 1.0) -> Arrays:

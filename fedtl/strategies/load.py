@@ -9,7 +9,8 @@ from typing import Any
 from flwr.serverapp.strategy import Strategy
 
 from fedtl.errors import StrategyError, nearest
-from fedtl.plugins import module_of
+from fedtl.plugins import classes_in, module_of
+from fedtl.strategies.declared import check_declared
 
 _MINIMUMS = ("min_train_nodes", "min_evaluate_nodes", "min_available_nodes")
 
@@ -46,11 +47,7 @@ def load_class(target: str, *, name: str) -> type[Strategy]:
 
 
 def _no_strategy(module: Any, place: str, attribute: str, found: object) -> StrategyError:
-    classes = [
-        key
-        for key, value in vars(module).items()
-        if inspect.isclass(value) and issubclass(value, Strategy) and not inspect.isabstract(value)
-    ]
+    classes = classes_in(module, Strategy)
     if found is not None:
         kind = "a class that is none" if inspect.isclass(found) else f"a {type(found).__name__}"
         return StrategyError(
@@ -79,18 +76,29 @@ def instance(
     Raises
     ------
     StrategyError
-        Options that it does not take or lacks, all of them named, or a constructor that fails.
+        Options that it does not take or lacks, all of them named, a constructor that fails, or what
+        :func:`fedtl.strategies.declared.check_declared` refuses.
     """
     name, takes = name or cls.__name__, inspect.signature(cls).parameters
     given = {key: 1 for key in _MINIMUMS if key in takes} | dict(options or {})
     _check_options(given, takes, name)
     try:
-        return cls(**given)
-    except Exception as error:  # a constructor may raise anything
+        made = cls(**given)
+    except (Exception, SystemExit) as error:  # a constructor may raise anything
+        text = f"{error}" if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         raise StrategyError(
-            f"Strategy '{name}' cannot be made from {dict(options or {})}: {error}",
-            next_step="Correct [strategy.options] in the recipe.",
+            f"Strategy '{name}' cannot be made from {dict(options or {})}: {text.rstrip('.')}.",
+            next_step="Correct its options ([strategy.options] in a recipe)."
+            if options
+            else "Mend its constructor.",
         ) from error
+    if not isinstance(made, Strategy):
+        raise StrategyError(
+            f"Strategy '{name}' makes {made!r:.40}, which is no Flower Strategy.",
+            next_step="Mend its __new__.",
+        )
+    check_declared(made, name)
+    return made
 
 
 def _check_options(
@@ -113,8 +121,8 @@ def _check_options(
         example = ", ".join(f"{key} = ..." for key in lacking)
         raise StrategyError(
             f"Strategy '{name}' needs {_listed(lacking)}, and nothing says what.",
-            next_step=f"Give [strategy.options] {example} in the recipe, or give its constructor "
-            "defaults.",
+            next_step=f"Give [strategy.options] {example} in the recipe (--option KEY=VALUE to "
+            "check-strategy), or give its constructor defaults.",
             code="strategy.needs-options",
         )
 

@@ -164,4 +164,6 @@ def _closed(start: str | ClosedForm) -> ClosedForm:
     made = make_strategy(start) if isinstance(start, str) else start
     if not isinstance(made, ClosedForm):
         raise ValueError(f"start = {start!r} is no closed form such as 'fed3r' or 'fedncm'")
+    if made.rounds > 1:
+        raise ValueError(f"start = {start!r} with its options takes {made.rounds} rounds, not one")
     return copy.copy(made)

@@ -24,7 +24,7 @@ from fedtl.rounds.sites import CohortGrid, describe_sites
 from fedtl.site.memory import Memory
 from fedtl.site.site import Site
 from fedtl.train.fit import Examples
-from fedtl.train.heads import initial_head
+from fedtl.train.heads import initial_head, trained_part
 from fedtl.train.task import TrainTask
 from fedtl.train.threads import one_thread
 from fedtl.transport.local import LocalGrid
@@ -133,14 +133,16 @@ def rounds_of(strategy: Strategy, gradients: int = ROUNDS) -> int:
 def start_head(strategy: Strategy) -> dict[str, np.ndarray]:
     """Return a head that is not zero: a sum of zeros looks like their mean."""
     head = initial_head(
-        "linear",
+        getattr(strategy, "head_kind", "linear"),
         WIDTH,
         len(CLASSES),
+        hidden=WIDTH,
         directions=getattr(strategy, "directions", None),
         feature_map=getattr(strategy, "feature_map", None),
     )
-    drawn = np.random.default_rng(11).normal(size=head["weight"].shape)
-    return {**head, "weight": (0.3 * drawn).astype(np.float32)}
+    rng = np.random.default_rng(11)
+    drawn = {name: 0.3 * rng.normal(size=v.shape) for name, v in trained_part(head).items()}
+    return {**head, **{name: values.astype(np.float32) for name, values in drawn.items()}}
 
 
 def config_of(

@@ -13,6 +13,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fedtl.errors import StrategyError
 from fedtl.strategies import instance, make_strategy, strategy_class
+from fedtl.strategies.declared import check_declared
 
 Given = str | type[Strategy] | Strategy | Callable[[], Strategy]
 """A known name or ``path/to/file.py:Class``, a class, an instance, or a function without
@@ -59,7 +60,7 @@ def subject_of(
     Raises
     ------
     StrategyError
-        It cannot be found, made or made again.
+        It cannot be found, made or made again, or says something of itself that cannot be.
     """
     if around:
         name, make = _wrapped(strategy, options or {}, around)
@@ -71,6 +72,7 @@ def subject_of(
             f"{name} makes a {type(made).__name__}, which is no Flower Strategy.",
             next_step="Derive the class from flwr.serverapp.strategy.Strategy.",
         )
+    check_declared(made, name)
     own = getattr(made, "not_promised", {})
     if not (isinstance(own, Mapping) and all(isinstance(v, str) for v in own.values())):
         raise StrategyError(

@@ -73,6 +73,7 @@ def fedtls_own(folder: Path) -> dict[str, Callable[[], Strategy]]:
     wrapped = {
         f"{wrapper} around {inner}": partial(make_strategy, inner, around={wrapper: {}})
         for wrapper in WRAPPERS
+        if wrapper not in made
         for inner in ["median" if "robust" in WRAPPERS[wrapper] else "fedavg"]
     }
     return {**made, **wrapped}

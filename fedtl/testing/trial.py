@@ -11,7 +11,7 @@ from flwr.serverapp.strategy import Strategy
 from fedtl.testing.bench import NAMES, differs, rounds_of, start_head
 from fedtl.testing.recording import Step, configured, lived, recorded, training
 from fedtl.testing.subject import Subject
-from fedtl.testing.verdict import Broken, DoesNotApply, told
+from fedtl.testing.verdict import Broken, DoesNotApply, overheard, told
 from fedtl.types import Arrays
 
 TOLERANCE = 1e-4
@@ -37,10 +37,11 @@ class Trial:
 
     @cached_property
     def _recorded(self) -> tuple[Step, ...] | str:
-        try:
-            return recorded(self.new())
-        except Exception as error:  # a strategy may raise anything
-            return told(error)
+        with overheard() as logged:
+            try:
+                return recorded(self.new())
+            except Exception as error:  # a strategy may raise anything
+                return " ".join([told(error), *logged[:1]])
 
     @property
     def steps(self) -> tuple[Step, ...]:

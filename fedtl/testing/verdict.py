@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -128,6 +129,34 @@ def given(what: str, *, expected: str) -> Iterator[None]:
         raise
     except Exception as error:  # a strategy may raise anything
         raise Broken(what, expected=expected, seen=told(error)) from error
+
+
+class _Heard(logging.Handler):
+    """Keeps what is logged, one line each."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        self.lines.append(record.getMessage() + (f": {told(error)}" if error else ""))
+
+
+@contextmanager
+def overheard() -> Iterator[list[str]]:
+    """Collect what sites log of their failures, of which the server learns the codes only."""
+    logger, heard = logging.getLogger("fedtl.site"), _Heard()
+    before = logger.level, logger.propagate
+    logger.addHandler(heard)
+    logger.setLevel(logging.WARNING)
+    logger.propagate = False
+    try:
+        yield heard.lines
+    finally:
+        logger.removeHandler(heard)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
 
 
 def told(error: BaseException) -> str:

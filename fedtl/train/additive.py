@@ -36,14 +36,16 @@ from fedtl.privacy.plan import Release
 from fedtl.train.batches import shares
 from fedtl.train.fit import Examples
 from fedtl.train.objectives.statistic import LocalStatistic
-from fedtl.train.products import Gram
+from fedtl.train.products import Gram, in_double
 from fedtl.train.streams import Streams
+from fedtl.train.threads import LARGE, one_thread
+from fedtl.types import Arrays
 
 Sums = dict[str, NDArray[np.float64]]
 Deviations = Mapping[str, float | NDArray[np.float64]]
 
 MECHANISMS = ("statistics", "mean", "covariance", "sums")
-_ROWS_AT_ONCE = 4096
+_ROWS_AT_ONCE, _NUMBERS_AT_ONCE = 4096, 1 << 23
 _FINER = 28
 """Bits by which a step is finer than the noise: fine beside it, and sums fit into 63 bits."""
 
@@ -56,6 +58,7 @@ def released(
     release: Release | None = None,
     streams: Streams | None = None,
     statistic: LocalStatistic | None = None,
+    sent: Arrays | None = None,
 ) -> Sums:
     """Compute a site's sums in float64 as they may leave the site, or be sealed there.
 
@@ -71,13 +74,17 @@ def released(
         Where the noise comes from.
     statistic : LocalStatistic, optional
         What ``sums`` are of.
+    sent : mapping of str to NDArray, optional
+        What the statistic wants beside (:func:`fedtl.train.objectives.check_beside`).
 
     Raises
     ------
     PrivacyError
         The release covers something else, or there are no streams for its noise.
     """
-    out = sums(examples, classes, mechanism=mechanism, release=release, statistic=statistic)
+    out = sums(
+        examples, classes, mechanism=mechanism, release=release, statistic=statistic, sent=sent
+    )
     if release is None:
         return out
     needed = deviations(release, examples.x.shape[1], mechanism)
@@ -134,37 +141,47 @@ def sums(
     mechanism: str,
     release: Release | None,
     statistic: LocalStatistic | None = None,
+    sent: Arrays | None = None,
 ) -> Sums:
     """Return a site's sums, clipped if there is a release, without noise."""
-    if mechanism == "statistics":
-        return _statistics(examples, classes, release)
-    if mechanism == "sums":
-        return _rows(examples, classes, release, statistic)
+    with one_thread(unless=examples.x.numel() > LARGE) as threads:
+        if mechanism == "statistics":
+            return _statistics(examples, classes, release, threads)
+        if mechanism == "sums":
+            return _rows(examples, classes, release, statistic, sent or {})
+        return _without_bias(examples, mechanism, release, threads)
+
+
+def _without_bias(
+    examples: Examples, mechanism: str, release: Release | None, threads: int
+) -> Sums:
     d = examples.x.shape[1] - 1
-    parts = ((_clipped(x[:, :-1], release), share) for x, _, share in _blocks(examples, release))
-    if mechanism == "mean":
-        total = torch.zeros(d, dtype=torch.float64)
-        for u, share in parts:
+    total, gram = torch.zeros(d, dtype=torch.float64), Gram(d, threads=threads)
+    for x, _, share in _blocks(examples, release):
+        u = _clipped(in_double(x)[:, :-1], release)
+        if mechanism == "mean":
             total += share @ u
-        return {"sum": total.numpy()}
-    gram = Gram(d)
-    for u, share in parts:
-        gram.add(u.contiguous().numpy(), share.numpy())
-    return {"gram": gram.upper()}
+        else:
+            gram.add(u.numpy(), share.numpy())
+    return {"sum": total.numpy()} if mechanism == "mean" else {"gram": gram.upper()}
 
 
-def _statistics(examples: Examples, classes: int, release: Release | None) -> Sums:
+def _statistics(examples: Examples, classes: int, release: Release | None, threads: int) -> Sums:
     d = examples.x.shape[1]
-    gram, moment = Gram(d), np.zeros((d, classes))
+    gram, of_class = Gram(d, threads=threads), torch.zeros(classes, d, dtype=torch.float64)
     for x, y, share in _blocks(examples, release):
-        rows, counted = _clipped(x, release).numpy(), share.numpy()
-        gram.add(rows, counted)
-        moment += rows.T @ (np.eye(classes)[y.numpy()] * counted[:, None])
-    return {"gram": gram.upper(), "moment": moment}
+        rows = _clipped(in_double(x), release)
+        gram.add(rows.numpy(), share.numpy())
+        of_class.index_add_(0, y, rows if (share == 1).all() else rows * share[:, None])
+    return {"gram": gram.upper(), "moment": np.ascontiguousarray(of_class.numpy().T)}
 
 
 def _rows(
-    examples: Examples, classes: int, release: Release | None, statistic: LocalStatistic | None
+    examples: Examples,
+    classes: int,
+    release: Release | None,
+    statistic: LocalStatistic | None,
+    sent: Arrays,
 ) -> Sums:
     if statistic is None:
         raise PrivacyError(
@@ -173,26 +190,31 @@ def _rows(
             code="message.invalid",
         )
     size = statistic.size(examples.x.shape[1], classes)
-    total = torch.zeros(size, dtype=torch.float64)
-    for x, y, share in _blocks(examples, release):
-        rows = statistic.rows(x, y, classes).double()
-        if rows.shape != (len(x), size):
+    parts = classes if statistic.by_class else 1
+    total, each = torch.zeros(parts, size // parts, dtype=torch.float64), size // parts
+    beside = {name: torch.from_numpy(values.copy()).double() for name, values in sent.items()}
+    for x, y, share in _blocks(examples, release, max(_NUMBERS_AT_ONCE // max(each, 1), 1)):
+        rows = statistic.rows_beside(x.double(), y, classes, beside).double()
+        if rows.shape != (len(x), each):
             raise FedtlError(
                 f"{type(statistic).__name__}.rows returns the shape {list(rows.shape)} for "
-                f"{len(x)} examples of size {size}.",
+                f"{len(x)} examples of size {each}.",
                 next_step="Return one row of the promised size for each example.",
                 code="objective.invalid",
             )
-        total += share @ _clipped(rows.nan_to_num(0.0, 0.0, 0.0), release)
-    return {"sum": total.numpy()}
+        counted = share[None]
+        if statistic.by_class:
+            counted = torch.nn.functional.one_hot(y, classes).T * share
+        total += counted @ _clipped(rows.nan_to_num(0.0, 0.0, 0.0), release)
+    return {"sum": total.flatten().numpy()}
 
 
-def _blocks(examples: Examples, release: Release | None) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield features in float64, labels, and what each row counts."""
-    counted = shares(examples, release)
-    parts = (torch.split(t, _ROWS_AT_ONCE) for t in (examples.x, examples.y, counted))
-    for x, y, share in zip(*parts, strict=True):
-        yield x.double(), y, share
+def _blocks(
+    examples: Examples, release: Release | None, most: int = _ROWS_AT_ONCE
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Return blocks of features, labels, and what each row counts."""
+    counted, n = shares(examples, release), min(most, _ROWS_AT_ONCE)
+    return zip(*(torch.split(t, n) for t in (examples.x, examples.y, counted)), strict=True)
 
 
 def _clipped(rows: Tensor, release: Release | None) -> Tensor:

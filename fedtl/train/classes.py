@@ -149,7 +149,7 @@ def read_classes(stats: Mapping[str, Matrix], noise: Noise | None = None) -> Cla
     if there.any():
         guess = _shares(moment[there], noise.moment) * examples
         counts[there] = averaged(told[there] / BIAS, guess, deviation=noise.moment / BIAS)
-        shrunk[there] = _shrunk(sums[there], counts[there], noise.moment)
+        shrunk[there] = shrunk_sums(sums[there], counts[there], noise.moment)
     return ClassSums(counts, shrunk, gram, there, BIAS)
 
 
@@ -176,7 +176,7 @@ def _shares(moment: Matrix, deviation: float) -> Matrix:
     return np.asarray((moment @ total - d * deviation**2) / length)
 
 
-def _shrunk(sums: Matrix, counts: Matrix, deviation: float) -> Matrix:
+def shrunk_sums(sums: Matrix, counts: Matrix, deviation: float) -> Matrix:
     """Shrink noised class means towards the mean of all; sums ``[C, d]`` in, sums out."""
     middle = sums.sum(axis=0) / counts.sum()
     apart = sums / counts[:, None] - middle

@@ -23,7 +23,7 @@ _LEAST = 1e-12
 
 def centroid_head(read: ClassSums) -> Matrix:
     """Return FedNCM's head: w_c = μ_c / |μ_c| (Legate et al. 2023, arXiv:2306.03937)."""
-    return assembled(_unit(read.means), np.zeros(len(read.counts)), read)
+    return assembled(_unit(read.means), np.zeros(len(read.counts)), read.there, read.bias)
 
 
 def discriminant_head(
@@ -55,7 +55,7 @@ def discriminant_head(
     offsets = prior - 0.5 * (rows * read.means).sum(axis=1)
     rows -= rows[read.there].mean(axis=0) if read.there.any() else 0.0
     offsets -= offsets[read.there].mean() if read.there.any() else 0.0
-    return assembled(rows, offsets, read)
+    return assembled(rows, offsets, read.there, read.bias)
 
 
 def means_only_head(parts: Sequence[Statistics], *, noise: Noise, shrinkage: float) -> Matrix:
@@ -83,7 +83,7 @@ def means_only_head(parts: Sequence[Statistics], *, noise: Noise, shrinkage: flo
     level = shrinkage * float(np.trace(gram)) / len(gram)
     # means that do not differ have no covariance, and the head is FedNCM's
     rows = divided(read.means, gram, level, exact=True) if level > _LEAST else read.means
-    return assembled(_unit(rows), np.zeros(len(rows)), read)
+    return assembled(_unit(rows), np.zeros(len(rows)), read.there, read.bias)
 
 
 def _between_sites(
@@ -99,16 +99,16 @@ def _between_sites(
     return gram
 
 
-def assembled(rows: Matrix, offsets: Matrix, read: ClassSums) -> Matrix:
-    """Put weights ``[C, d]`` and offsets ``[C]`` into a head; nobody's classes never win.
+def assembled(rows: Matrix, offsets: Matrix, there: NDArray[np.bool_], bias: float) -> Matrix:
+    """Put weights ``[C, d]`` and offsets ``[C]`` into a head; classes not ``there`` never win.
 
     Their score is the mean of the others' less :data:`_BELOW`, and a mean is not the largest.
     """
-    head = np.column_stack([rows, offsets / read.bias])
-    if not read.there.any():
+    head = np.column_stack([rows, offsets / bias])
+    if not there.any():
         return np.zeros_like(head)
-    head[~read.there] = head[read.there].mean(axis=0)
-    head[~read.there, -1] -= _BELOW / read.bias
+    head[~there] = head[there].mean(axis=0)
+    head[~there, -1] -= _BELOW / bias
     return head
 
 

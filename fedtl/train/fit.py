@@ -81,8 +81,7 @@ def fit(
         The release does not cover the task: its sampling, or steps that need noise of their own.
     """
     check_sampling(task, release)
-    with one_thread():  # threads that must be woken for it take longer than the copy
-        trained = heads.clone(memory_format=torch.contiguous_format)
+    trained = heads.new_empty(heads.shape)
     rule = objective.to(heads) if objective is not None else None
     if chunk is None and heads.device.type == "cpu":
         parts = list(chunks(sites, task))
@@ -100,7 +99,8 @@ def fit(
                 if release is not None and release.unit_cap:
                     data = [site.at_most(release.unit_cap) for site in data]
                 own = rule.part(part) if rule is not None else None
-                _fit_chunk(trained[part], data, task, release, streams[part], round_, own)
+                weights = trained[part].copy_(heads[part])
+                _fit_chunk(weights, data, task, release, streams[part], round_, own)
     return trained
 
 
@@ -233,7 +233,7 @@ def _expected_batch(release: Release) -> float:
     return release.sampling_rate * release.public_size
 
 
-def _scores(weights: Tensor, x: Sequence[Tensor]) -> Tensor:
+def _scores(weights: Tensor, x: Sequence[Tensor] | Tensor) -> Tensor:
     """Return every row's scores under its own site's head: ``[R, C]``.
 
     On a CPU NumPy multiplies: for such thin matrices its OpenBLAS takes a third of the time of
@@ -243,11 +243,13 @@ def _scores(weights: Tensor, x: Sequence[Tensor]) -> Tensor:
         padded = pad_sequence(list(x), batch_first=True) @ weights.mT
         return torch.cat([rows[: len(part)] for rows, part in zip(padded, x, strict=True)])
     heads = weights.numpy()
+    if isinstance(x, Tensor):  # NumPy multiplies the same matrices one by one
+        return torch.from_numpy(np.matmul(x.numpy(), heads.transpose(0, 2, 1))).flatten(0, 1)
     parts = [np.matmul(part.numpy(), head.T) for part, head in zip(x, heads, strict=True)]
     return torch.from_numpy(parts[0] if len(parts) == 1 else np.concatenate(parts))
 
 
-def _outer(residuals: Tensor, x: Sequence[Tensor], out: Tensor) -> Tensor:
+def _outer(residuals: Tensor, x: Sequence[Tensor] | Tensor, out: Tensor) -> Tensor:
     """Sum residual times features over each site's rows into ``out``: ``[S, C, d]``, its type."""
     if residuals.device.type != "cpu":
         parts = torch.split(residuals, [len(part) for part in x])
@@ -255,6 +257,10 @@ def _outer(residuals: Tensor, x: Sequence[Tensor], out: Tensor) -> Tensor:
         rows_of_sites = pad_sequence(list(x), batch_first=True).to(out.dtype)
         return torch.matmul(padded.mT.to(out.dtype), rows_of_sites, out=out)
     rows, end = residuals.numpy() if out.dtype == torch.float32 else residuals.double().numpy(), 0
+    if isinstance(x, Tensor):
+        each = rows.reshape(*x.shape[:2], rows.shape[-1]).transpose(0, 2, 1)
+        np.matmul(each, x.numpy(), out=out.numpy())
+        return out
     for part, total in zip(x, out.numpy(), strict=True):
         begin, end = end, end + len(part)
         np.matmul(rows[begin:end].T, part.numpy(), out=total)

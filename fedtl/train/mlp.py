@@ -72,7 +72,7 @@ def fit_mlp_head(
             normal=streams.normal,
             momentum=task.momentum,
             weight_decay=task.weight_decay,
-            steering=_Steered(objective, state) if objective is not None else None,
+            steering=_Steered(objective, state, task.steps) if objective is not None else None,
         )
     return {name: values.numpy() for name, values in trained.items()}
 
@@ -80,10 +80,13 @@ def fit_mlp_head(
 class _Steered(CrossEntropy):
     """An objective at a single site, whose arrays get a site axis of length one."""
 
-    def __init__(self, objective: Bound, state: Mapping[str, Tensor]) -> None:
+    def __init__(self, objective: Bound, state: Mapping[str, Tensor], steps: int) -> None:
         self._guides = {
             name: Guide.of(objective, value[None], name) for name, value in state.items()
         }
+        self._rule, self._steps = objective.rule, steps
+        self._done = dict.fromkeys(state, 0)
+        self._still: dict[str, Tensor] = {}
 
     def loss(self, scores: Tensor, y: Tensor) -> Tensor:
         """Return a sum whose gradient with respect to the scores is the objective's."""
@@ -93,9 +96,16 @@ class _Steered(CrossEntropy):
 
     def correct(self, name: str, gradient: Tensor, weights: Tensor) -> None:
         self._guides[name].correct(gradient[None], weights[None])
+        if not self._rule.moves(name, self._done[name], self._steps):
+            gradient.zero_()
+            self._still[name] = weights.clone()  # momentum and decay would move it
 
     def after_step(self, name: str, weights: Tensor) -> None:
-        self._guides[name].after_step(weights[None])
+        self._done[name] += 1
+        if name in self._still:
+            weights.copy_(self._still.pop(name))
+        else:
+            self._guides[name].after_step(weights[None])
 
 
 def _rate(task: TrainTask, release: Release | None, size: int) -> float:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fedtl.train.products import row_starts
 
 Statistics = Mapping[str, NDArray[np.float64]]
 
@@ -27,9 +30,10 @@ def add(parts: list[Statistics]) -> dict[str, NDArray[np.float64]]:
 def unpack(upper: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the symmetric ``[d, d]`` matrix of an upper triangle ``[d (d + 1) / 2]``."""
     d = (math.isqrt(8 * len(upper) + 1) - 1) // 2
-    full = np.zeros((d, d))
-    full[np.triu_indices(d)] = upper
-    return full + np.triu(full, 1).T
+    full = np.empty((d, d))
+    for row, (begin, end) in enumerate(pairwise(row_starts(d))):
+        full[row, row:] = full[row:, row] = upper[begin:end]
+    return full
 
 
 def ridge_head(

@@ -8,32 +8,63 @@ a cohort.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
+from typing import TypeVar
 
 import torch
 from threadpoolctl import ThreadpoolController
 
 LARGE = 1 << 24
 """Number of values (64 MiB of float32) from which all threads are used."""
+_WORTH_IT = 1 << 26
+"""Multiplications that take longer than threads to start."""
+
+Part = TypeVar("Part")
 
 
 @contextmanager
-def one_thread(*, unless: bool = False) -> Iterator[None]:
-    """Compute on one thread, ``unless`` the data is :data:`LARGE`; put the setting back after."""
-    if unless:
-        yield
-        return
+def one_thread(*, unless: bool = False) -> Iterator[int]:
+    """Compute on one thread, ``unless`` the data is :data:`LARGE`; put the setting back after.
+
+    Yields how many threads there are for what is spread over them on purpose.
+    """
     before = torch.get_num_threads()
+    if unless:
+        yield before
+        return
     if before > 1:
         torch.set_num_threads(1)
     try:
         with _blas().limit(limits=1, user_api="blas"):
-            yield
+            yield before
     finally:
         if before > 1:
             torch.set_num_threads(before)
+
+
+def spread(work: Callable[[Part], None], parts: Iterable[Part], *, threads: int, size: int) -> None:
+    """Work on every part on one thread; where it is worth it, on many parts at once.
+
+    Parameters
+    ----------
+    work : callable
+        What it computes must not depend on the order of the parts.
+    threads : int
+        How many parts at once.
+    size : int
+        Multiplications in all.
+    """
+    with one_thread():
+        if threads == 1 or size < _WORTH_IT:
+            for part in parts:
+                work(part)
+            return
+        with ThreadPoolExecutor(threads) as pool:
+            for _ in pool.map(work, parts):
+                pass
 
 
 @lru_cache(maxsize=1)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fedtl.errors import FedtlError
 from fedtl.train.heads import trained_part
+from fedtl.transport.asynchronous import asynchronous
 from fedtl.transport.wrappers import WrappedGrid
 from fedtl.types import Arrays
 from fedtl.wire.arrays import HostRecordDict, pack, unpack
@@ -40,18 +41,15 @@ class CompressedGrid(WrappedGrid):
     ) -> Iterable[Message]:
         """Ask, wait for the replies, and expand them."""
         sent = list(messages)
-        heads = {
-            m.metadata.dst_node_id: self._asked(m) for m in sent if m.metadata.message_type == TRAIN
-        }
-        return [
-            self._expanded(reply, heads)
-            for reply in self.inner.send_and_receive(sent, timeout=timeout)
-        ]
-
-    def _asked(self, message: Message) -> ArrayRecord:
-        for config in records(message.content, ConfigRecord):
-            config[COMPRESS] = self._how.to_json()
-        return records(message.content, ArrayRecord)[0]
+        asked = [message for message in sent if message.metadata.message_type == TRAIN]
+        for message in asked:
+            for config in records(message.content, ConfigRecord):
+                config[COMPRESS] = self._how.to_json()
+        replies = list(self.inner.send_and_receive(sent, timeout=timeout))
+        if (at_work := asynchronous(self.inner)) is not None:
+            asked += at_work.ended  # whose heads were sent in earlier rounds
+        heads = {m.metadata.dst_node_id: records(m.content, ArrayRecord)[0] for m in asked}
+        return [self._expanded(reply, heads) for reply in replies]
 
     def _expanded(self, reply: Message, heads: Mapping[int, ArrayRecord]) -> Message:
         head = heads.get(reply.metadata.src_node_id)

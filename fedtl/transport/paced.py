@@ -6,16 +6,16 @@ a round ends after so many answers, and the other sites stay at work on the head
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from flwr.app import Message
+from flwr.app import Error, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedtl.rng import stream
-from fedtl.transport.wrappers import WrappedGrid, round_of
-from fedtl.wire.kinds import TRAIN
+from fedtl.transport.asynchronous import AsynchronousGrid, Work, trainings
+from fedtl.transport.wrappers import round_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +50,8 @@ class Pace:
         return float(self.seconds * np.exp(self.spread * (own + now)))
 
 
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """A training that a site is at, and what will come of it."""
-
-    done_at: float
-    name: str
-    asked: Message
-    reply: Message | None
-
-
-class PacedGrid(WrappedGrid):
-    """Lets virtual time pass until enough sites are done.
+class PacedGrid(AsynchronousGrid):
+    """Lets virtual time pass until enough sites have answered.
 
     Parameters
     ----------
@@ -69,52 +59,80 @@ class PacedGrid(WrappedGrid):
         Node id to site name.
     seed : int
         The run's: speeds depend on it, on the site's name and the round.
-
-    Attributes
-    ----------
-    now : float
-        Virtual seconds since the start.
-    ended : sequence of Message
-        The training messages whose sites are done since the last call, of whichever round.
     """
 
     def __init__(self, inner: Grid, *, pace: Pace, seed: int, names: Mapping[int, str]) -> None:
         super().__init__(inner)
         self._pace, self._seed, self._names = pace, seed, names
-        self._working: dict[int, _Work] = {}
-        self.now = 0.0
-        self.ended: Sequence[Message] = ()
+        self._working: list[tuple[int, Work]] = []
+        self._now = 0.0
 
     @property
-    def busy(self) -> frozenset[int]:
-        """Nodes that are at work."""
-        return frozenset(self._working)
+    def now(self) -> float:
+        """Virtual seconds since the start."""
+        return self._now
+
+    @property
+    def works(self) -> Mapping[int, Work]:
+        """What every node that is at work is at, with what it will answer."""
+        return dict(self._working)
+
+    def take_up(
+        self, now: float, works: Mapping[int, Work], *, timeout: float | None = None
+    ) -> None:
+        """Go on from what was under way."""
+        self._now, self._working = now, list(works.items())
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
         """Start trainings, and return the answers of those that are done first."""
         sent = list(messages)
+        trained = trainings(sent)
         replies = list(self.inner.send_and_receive(sent, timeout=timeout))
-        trained = [m for m in sent if m.metadata.message_type.startswith(TRAIN)]
-        if not trained:
+        if sent and not trained:
             return replies
         kinds = {m.metadata.message_type for m in trained}
-        told = {r.metadata.src_node_id: r for r in replies if r.metadata.message_type in kinds}
+        told = {
+            (r.metadata.src_node_id, r.metadata.reply_to_message_id): r
+            for r in replies
+            if r.metadata.message_type in kinds
+        }
         for message in trained:
-            node = message.metadata.dst_node_id
-            name = self._names.get(node, str(node))
-            done_at = self.now + self._pace.duration(self._seed, name, round_of(message))
-            self._working[node] = _Work(done_at, name, message, told.get(node))
+            node, message_id = message.metadata.dst_node_id, message.metadata.message_id
+            lasts = self._pace.duration(self._seed, self._name(node), round_of(message))
+            work = Work(
+                message.metadata.message_type,
+                message.content,
+                self._now + lasts,
+                _answer(told.get((node, message_id))),
+                message_id,
+            )
+            self._working.append((node, work))
         others = [r for r in replies if r.metadata.message_type not in kinds]
         return [*others, *self._wait()]
 
+    def _name(self, node: int) -> str:
+        return self._names.get(node, str(node))
+
     def _wait(self) -> list[Message]:
-        """Let time pass until the buffer is full, or all are done."""
-        order = sorted(self._working.items(), key=lambda item: (item[1].done_at, item[1].name))
-        done = order[: self._pace.buffer or len(order)]
-        for node, work in done:
-            del self._working[node]
-            self.now = max(self.now, work.done_at)
-        self.ended = [work.asked for _, work in done]
-        return [work.reply for _, work in done if work.reply is not None]
+        """Let time pass until the buffer is full of answers, or all are done."""
+        ended, replies, missing = [], [], self._pace.buffer
+        self._working.sort(key=lambda item: (item[1].done_at, self._name(item[0])))
+        for node, work in self._working:
+            self._now = max(self._now, work.done_at)
+            ended.append(work.asked(node))
+            if work.answer is not None:
+                replies.append(Message(work.answer, reply_to=ended[-1]))
+            missing -= isinstance(work.answer, RecordDict)
+            if not missing and self._pace.buffer:
+                break
+        del self._working[: len(ended)]
+        self.ended = ended
+        return replies
+
+
+def _answer(reply: Message | None) -> RecordDict | Error | None:
+    if reply is None:
+        return None
+    return reply.error if reply.has_error() else reply.content

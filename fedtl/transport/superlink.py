@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 from flwr.app import ConfigRecord, Message
@@ -62,37 +64,74 @@ class FollowedGrid(WrappedGrid):
         sent = list(messages)
         if not sent:
             return []
-        wait = LONGEST_WAIT if timeout is None else timeout
-        began = time.monotonic()
-        phase = _Phase(self.inner, sent, self._patience)
-        self._on_sent(sent)
-        look, again = began + _LOOK, began + wait * _AGAIN
-        while phase.open and (now := time.monotonic()) - began < wait:
-            if now > again:
-                phase.push(phase.open)
-                again = began + wait
-            if now > look:
-                phase.push(phase.look())
-                look = now + _LOOK
-                for node in phase.went_offline():
-                    self._on_offline(node)
-            for reply in phase.pull():
-                self._on_reply(reply)
-            time.sleep(_POLL)
+        phase = self.phase()
+        self.send(phase, sent, timeout=timeout)
+        while phase.open:
+            self.follow(phase)
         return list(phase.replies.values())
 
+    def phase(self) -> Phase:
+        """Return a phase in which nothing is sent yet."""
+        return Phase(self.inner, self._patience)
 
-class _Phase:
-    """The messages of one phase by place, and what became of them."""
+    def send(
+        self, phase: Phase, messages: Sequence[Message], *, timeout: float | None = None
+    ) -> None:
+        """Push messages in a phase."""
+        phase.send(messages, LONGEST_WAIT if timeout is None else timeout)
+        self._on_sent(messages)
 
-    def __init__(self, inner: Grid, sent: Sequence[Message], patience: float) -> None:
+    def follow(self, phase: Phase) -> None:
+        """Do what is due in a phase, take in what has come, and wait a moment."""
+        phase.repeat()
+        for node in phase.went_offline():
+            self._on_offline(node)
+        for reply in phase.pull():
+            self._on_reply(reply)
+        time.sleep(_POLL)
+
+
+@dataclass(slots=True)
+class _Sent:
+    """A message on its way; times are those of ``time.monotonic``."""
+
+    message: Message
+    until: float
+    again: float
+
+
+class Phase:
+    """Messages on their way, by place, and what became of them.
+
+    Attributes
+    ----------
+    replies : dict of int to Message
+        What has come, by place.
+    """
+
+    def __init__(self, inner: Grid, patience: float) -> None:
         self.replies: dict[int, Message] = {}
-        self._inner, self._sent, self._patience = inner, sent, patience
+        self._inner, self._patience = inner, patience
+        self._sent: dict[int, _Sent] = {}
+        self._places = count()
         self._asked: dict[str, int] = {}
         self._offline: dict[int, float] = {}
         self._told: set[int] = set()
-        self._active = _activations(inner)
-        self._push(list(enumerate(sent)))
+        self._active: dict[int, str] = {}
+        self._look_at = 0.0
+
+    def send(self, messages: Sequence[Message], wait: float) -> None:
+        """Push messages, to wait so many seconds for the reply of each."""
+        self._look()
+        now = time.monotonic()
+        new = dict(zip(self._places, messages, strict=False))
+        self._sent |= {at: _Sent(m, now + wait, now + wait * _AGAIN) for at, m in new.items()}
+        self._push(list(new.items()))
+
+    @property
+    def sent(self) -> dict[int, Message]:
+        """What was sent and not taken out, by place."""
+        return {at: sent.message for at, sent in self._sent.items()}
 
     @property
     def open(self) -> list[int]:
@@ -100,34 +139,60 @@ class _Phase:
         now, least = time.monotonic(), self._patience
         return [
             at
-            for at in range(len(self._sent))
-            if at not in self.replies and now - self._offline.get(at, now) <= least
+            for at, sent in self._sent.items()
+            if at not in self.replies
+            and now < sent.until
+            and now - self._offline.get(at, now) <= least
         ]
 
-    def push(self, places: Iterable[int]) -> None:
+    def take(self, places: Iterable[int]) -> list[tuple[Message, Message | None]]:
+        """Take messages out with their replies; what comes later is of no interest."""
+        taken = set(places)
+        self._asked = {told: at for told, at in self._asked.items() if at not in taken}
+        return [(self._sent.pop(at).message, self.replies.pop(at, None)) for at in sorted(taken)]
+
+    def closed(self) -> list[int]:
+        """Return the places of what was answered or given up."""
+        still = set(self.open)
+        return [at for at in self._sent if at not in still]
+
+    def repeat(self) -> None:
+        """Send again what a node lost that was started anew, and once what nobody answers."""
+        now = time.monotonic()
+        if now > self._look_at:
+            self._look()
+        late = [at for at in self.open if now > self._sent[at].again]
+        for at in late:
+            self._sent[at].again = float("inf")
+        self._again(late)
+
+    def _again(self, places: Iterable[int]) -> None:
         """Send some messages again, as messages of their own with ids of their own."""
-        self._push([(at, _fresh(self._sent[at])) for at in places])
+        self._push([(at, _fresh(self._sent[at].message)) for at in places])
 
     def _push(self, messages: Sequence[tuple[int, Message]]) -> None:
         """Push messages. What was not taken has no id."""
+        if not messages:
+            return
         ids: list[Any] = list(self._inner.push_messages([m for _, m in messages]))
         self._asked |= {told: at for told, (at, _) in zip(ids, messages, strict=False) if told}
 
-    def look(self) -> list[int]:
-        """Note who is offline; return the places of messages lost with a node started anew."""
+    def _look(self) -> None:
+        """Note who is offline, and send again what was lost with a node started anew."""
+        self._look_at = time.monotonic() + _LOOK
         active = _activations(self._inner)
         if active is None:
-            return []
-        node_of = {at: self._sent[at].metadata.dst_node_id for at in self.open}
-        now, before = time.monotonic(), self._active or {}
+            return
+        node_of = {at: self._sent[at].message.metadata.dst_node_id for at in self.open}
+        now, before = time.monotonic(), self._active
         offline = {at for at, node in node_of.items() if node not in active}
         self._offline = {
-            **{at: since for at, since in self._offline.items() if at not in node_of},
+            **{at: t for at, t in self._offline.items() if at in self._sent and at not in node_of},
             **{at: self._offline.get(at, now) for at in offline},
         }
         self._active = {**before, **active}
         new = {node for node, since in active.items() if before.get(node, since) != since}
-        return [at for at, node in node_of.items() if node in new]
+        self._again(at for at, node in node_of.items() if node in new)
 
     def pull(self) -> list[Message]:
         """Take in the replies that have come.
@@ -142,20 +207,20 @@ class _Phase:
             at = self._asked.get(told)
             if at is None or at in self.replies:
                 continue
-            if reply.metadata.src_node_id == self._sent[at].metadata.dst_node_id:
+            if reply.metadata.src_node_id == self._sent[at].message.metadata.dst_node_id:
                 self.replies[at] = reply
                 came.append(reply)
             elif reply.error.code != NODE_UNAVAILABLE:
                 lost.append(at)
                 del self._asked[told]
-        self.push(lost)
+        self._again(lost)
         return came
 
     def went_offline(self) -> list[int]:
         """Nodes that are offline now, each told once while it is."""
         new = set(self._offline) - self._told
         self._told = set(self._offline)
-        return [self._sent[at].metadata.dst_node_id for at in new]
+        return [self._sent[at].message.metadata.dst_node_id for at in new if at in self._sent]
 
 
 def _activations(grid: Grid) -> dict[int, str] | None:

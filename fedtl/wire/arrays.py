@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, MutableMapping, ValuesView
 from functools import lru_cache
 from io import BytesIO
 from tokenize import TokenError
-from typing import Any
+from typing import Any, TypeVar
 from weakref import proxy
 
 import numpy as np
@@ -15,8 +15,12 @@ from numpy.typing import NDArray
 
 from fedtl.errors import FedtlError
 
+AnyRecord = ArrayRecord | MetricRecord | ConfigRecord
+Record = TypeVar("Record", ArrayRecord, MetricRecord)
+
 MAX_BYTES = 1 << 31
 _STYPE = "numpy.ndarray"
+_KINDS = frozenset({ArrayRecord, MetricRecord, ConfigRecord})
 _UNREADABLE = (ValueError, TypeError, SyntaxError, TokenError, MemoryError, RecursionError)
 """What NumPy's parser of headers was seen to raise."""
 
@@ -59,6 +63,43 @@ class HostArray(Array):
         return Array, (self.dtype, self.shape, self.stype, self.data)
 
 
+class RecordsOf(MutableMapping[str, Record]):
+    """The records of one kind in a ``RecordDict``; what is set or deleted here is so there."""
+
+    def __init__(self, content: RecordDict, kind: type[Record]) -> None:
+        self._content = proxy(content)  # in a cycle, heads would outlive a round
+        self._kind: type[Record] = kind
+        self._found: dict[str, Record] = {
+            key: record for key, record in content.items() if isinstance(record, kind)
+        }
+
+    def __getitem__(self, key: str) -> Record:
+        """Return a record."""
+        return self._found[key]
+
+    def __setitem__(self, key: str, value: Record) -> None:
+        """Set a record of this kind."""
+        if not isinstance(value, self._kind):
+            raise TypeError(f"'{key}' is a {type(value).__name__}, no {self._kind.__name__}.")
+        self._found[key] = self._content[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        """Delete a record."""
+        del self._found[key], self._content[key]
+
+    def __iter__(self) -> Iterator[str]:
+        """Go through the keys."""
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        """Return the number of records."""
+        return len(self._found)
+
+    def values(self) -> ValuesView[Record]:
+        """Return the records."""
+        return self._found.values()
+
+
 class HostRecordDict(RecordDict):
     """A ``RecordDict`` that makes its views once, and again after a change.
 
@@ -67,33 +108,41 @@ class HostRecordDict(RecordDict):
 
     __qualname__ = "RecordDict"
 
+    def __init__(self, records: Mapping[str, AnyRecord] | None = None) -> None:
+        super().__init__()
+        for key, record in (records or {}).items():
+            if type(record) in _KINDS and type(key) is str:
+                self.__dict__["_data"][key] = record  # Flower's checks take ten times as long
+            else:
+                super().__setitem__(key, record)
+
     @property
     def array_records(self) -> Any:
         """The records that are arrays; they write through."""
-        return self._view("array_records")
+        return self.__dict__.get("_arrays") or self._look("_arrays", ArrayRecord)
 
     @property
     def metric_records(self) -> Any:
         """The records that are metrics; they write through."""
-        return self._view("metric_records")
+        return self.__dict__.get("_metrics") or self._look("_metrics", MetricRecord)
 
-    def _view(self, kind: str) -> Any:
-        views = self.__dict__.setdefault("_views", {})
-        if kind not in views:
-            views[kind] = getattr(super(), kind)
-            views[kind].recorddict = proxy(self)  # in a cycle, heads would outlive their round
-        return views[kind]
+    def _look(self, name: str, kind: type[ArrayRecord] | type[MetricRecord]) -> Any:
+        view = self.__dict__[name] = RecordsOf(self, kind)
+        return view
 
-    def __setitem__(self, key: str, value: ArrayRecord | MetricRecord | ConfigRecord) -> None:
+    def __setitem__(self, key: str, value: AnyRecord) -> None:
         """Set a record."""
-        if self.get(key) is not value:
-            self.__dict__.pop("_views", None)
-            super().__setitem__(key, value)
+        self._forget()
+        super().__setitem__(key, value)
 
     def __delitem__(self, key: str) -> None:
         """Delete a record."""
-        self.__dict__.pop("_views", None)
+        self._forget()
         super().__delitem__(key)
+
+    def _forget(self) -> None:
+        self.__dict__.pop("_arrays", None)
+        self.__dict__.pop("_metrics", None)
 
     def __reduce__(self) -> tuple[type[RecordDict], tuple[dict[str, Any]]]:
         """Become a plain ``RecordDict`` in another process."""
@@ -103,8 +152,8 @@ class HostRecordDict(RecordDict):
 def pack(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
     """Put named arrays into a record."""
     record = ArrayRecord()
-    for name, values in arrays.items():  # ArrayRecord(dict) would serialise every array
-        record[name] = HostArray(values)
+    # ArrayRecord(dict) would serialise every array, and its own checks take longer than this
+    record.__dict__["_data"].update({str(name): HostArray(v) for name, v in arrays.items()})
     return record
 
 
@@ -137,21 +186,33 @@ def _values(name: str, array: Array, dtypes: tuple[str, ...]) -> NDArray[Any]:
         raise _invalid(name)
     if isinstance(array, HostArray):
         return array._values
-    if len(array.data) > MAX_BYTES:
+    data = array.data
+    if len(data) > MAX_BYTES:
         raise _invalid(name)
-    buffer = BytesIO(array.data)
     try:
-        version = np.lib.format.read_magic(buffer)
-        if version != (1, 0):
-            raise _invalid(name)
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(buffer)
-        values = np.frombuffer(array.data, dtype, offset=buffer.tell())
+        shape, fortran, dtype, begin = _header(data[: _header_end(data)])
+        values = np.frombuffer(data, dtype, offset=begin)
         values = values.reshape(shape, order="F" if fortran else "C")
     except _UNREADABLE as error:
         raise _invalid(name) from error
     if str(dtype) != array.dtype or values.shape != tuple(array.shape):
         raise _invalid(name)
     return values
+
+
+def _header_end(data: bytes) -> int:
+    """Return where the header of ``.npy`` bytes of version 1 ends."""
+    return 10 + int.from_bytes(data[8:10], "little")
+
+
+@lru_cache(maxsize=64)
+def _header(begin: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """Read the header of ``.npy`` bytes, which NumPy parses as Python source every time."""
+    buffer = BytesIO(begin)
+    if np.lib.format.read_magic(buffer) != (1, 0):
+        raise ValueError("only version 1 is read")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(buffer)
+    return shape, fortran, dtype, buffer.tell()
 
 
 def _invalid(name: str) -> FedtlError:

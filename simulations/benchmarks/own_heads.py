@@ -126,6 +126,7 @@ def run(
     named = {node: found.name for node, found in describe_sites(grid).items()}
     for site in sites:
         _ = site.examples
+    _ = np.random.SFC64  # NumPy imports its generators when they are first asked for
     begun = time.perf_counter()
     outcome = run_rounds(
         grid,

@@ -28,6 +28,40 @@ class Faulty(FedAvg):
 """
 
 
+DECLARES = """
+from flwr.serverapp.strategy import FedAvg
+
+class Rounds(FedAvg):
+    rounds = "three"
+
+class Asks(FedAvg):
+    mechanisms = ("gradiens",)
+
+class Shares(FedAvg):
+    mechanisms = ("sums", "gradients")
+    shares = {"sums": 0.7}
+
+class Counts(FedAvg):
+    statistic = "counts"
+
+class Ends(FedAvg):
+    def __init__(self):
+        raise SystemExit(4)
+
+class Other(FedAvg):
+    def __new__(cls):
+        return 3
+"""
+FILES = {
+    "faulty.py": FAULTY,
+    "declares.py": DECLARES,
+    "exits.py": "import sys\nsys.exit(3)\n",
+    "beside.py": "from helper_beside import step\n",
+    "helper_beside.py": "step = 1\n",
+    "relative.py": "from . import helper_beside\n",
+}
+
+
 def test_a_strategy_that_keeps_all_laws(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check-strategy", "fedavg"]) == 0
     said = capsys.readouterr().out
@@ -69,6 +103,19 @@ def test_json_says_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     [
         (["fedagv"], "Did you mean 'fedavg'"),
         (["nowhere.py:Mine"], "There is no strategy file 'nowhere.py'"),
+        (
+            ["{folder}/faulty.py"],
+            "names a file, and no class in it. Write {folder}/faulty.py:Faulty",
+        ),
+        (["{folder}/exits.py:Mine"], "fails at line 2: SystemExit: 3"),
+        (["{folder}/beside.py:Mine"], "set PYTHONPATH={folder}"),
+        (["{folder}/relative.py:Mine"], "without leading dots"),
+        (["{folder}/declares.py:Rounds"], "rounds = 'three' of strategy"),
+        (["{folder}/declares.py:Asks"], "Did you mean 'gradients'"),
+        (["{folder}/declares.py:Shares"], "a share above 0 for each of its mechanisms"),
+        (["{folder}/declares.py:Counts"], "ObjectiveName.of"),
+        (["{folder}/declares.py:Ends"], "cannot be made from {{}}: SystemExit: 4. Mend its"),
+        (["{folder}/declares.py:Other"], "makes 3, which is no Flower Strategy"),
         (["{folder}/faulty.py:Faulty"], "needs 'by', and nothing says what"),
         (["{folder}/faulty.py:Fautly", "--option", "by=1"], "Did you mean 'Faulty'"),
         (["fedavg", "--law", "ordre"], "Did you mean 'order'"),
@@ -79,11 +126,20 @@ def test_json_says_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 def test_mistakes_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], problem: str
 ) -> None:
-    (tmp_path / "faulty.py").write_text(FAULTY)
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
     assert main(["check-strategy", *(a.format(folder=tmp_path) for a in arguments)]) == 2
     said = capsys.readouterr()
-    assert problem in said.err
+    assert problem.format(folder=tmp_path) in said.err
     assert said.out == ""
+
+
+def test_an_interrupt_while_a_file_is_loaded_ends_quietly(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "slow.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    assert main(["check-strategy", f"{tmp_path / 'slow.py'}:Mine"]) == 130
+    assert capsys.readouterr() == ("", "Stopped.\n")
 
 
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -41,7 +43,7 @@ def test_a_failed_cell_is_named_and_the_code_says_so(
     path = str(plan_file(tmp_path, faults + TWO))
     assert main(["compare", path, "--jobs", "1", "--quiet", "--out", "s"]) == 1
     said = capsys.readouterr().out
-    assert "Failed: bad, seed 1: " in said
+    assert "Failed: bad, seed 1 and 1 cell more: " in said
     assert "2 cells of 6 missing" in said
     assert main(["compare", path, "--jobs", "1", "--quiet", "--out", "s", "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
@@ -50,16 +52,23 @@ def test_a_failed_cell_is_named_and_the_code_says_so(
     assert told["rows"][1]["versus"]["p_t"] is not None
 
 
-def test_trackers_get_every_cell(
-    warm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_trackers_get_every_cell_as_the_page_on_studies_says(
+    warm: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    path = str(plan_file(tmp_path))
-    more = ["--tensorboard", "--mlflow-uri", f"sqlite:///{tmp_path / 'm.db'}"]
-    assert main(["compare", path, "--jobs", "1", "--quiet", "--out", "s", *more]) == 0
-    assert len(list(Path("s/tensorboard").glob("*/events.*"))) == 4
-    assert (tmp_path / "m.db").is_file()
-    assert not Path("s/mlflow.db").exists()
-    assert "Error" not in capsys.readouterr().err
+    page = Path(__file__).parents[2] / "simulations" / "studies" / "README.md"
+    block = page.read_text("utf-8").partition("```bash\n")[2].partition("```")[0]
+    run, board, ui = (line.split() for line in block.splitlines())
+    plan_file(tmp_path)
+    assert main([*run[1:], "--jobs", "1", "--quiet"]) == 0
+    assert len(list(Path(board[-1]).glob("*/events.*"))) == 4
+    assert Path(ui[-1].removeprefix("sqlite:///")).is_file()
+    assert capfd.readouterr().err == ""
+    for command in (board, ui):
+        assert shutil.which(command[0], path=str(Path(sys.executable).parent))
+    assert main([*run[1:5], "--quiet", "--mlflow-uri", "gopher://x"]) == 2
+    said = capfd.readouterr()
+    assert "Report: runs/mine/report.html" in said.out  # nothing is lost by a tracker
+    assert "MLflow cannot write to 'gopher://x'" in said.err
 
 
 @pytest.mark.parametrize(
@@ -103,6 +112,13 @@ def test_an_interrupt_ends_soon_and_the_same_command_goes_on(
     after = {p.name: p.stat().st_mtime_ns for p in folder.glob("cells/*.json")}
     assert len(after) == 4
     assert kept.items() <= after.items()
+    process = shell.start(*command)  # and once more, while page and plots are drawn
+    assert any(line.startswith("rounds: 10 of 10") for line in process.stderr)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    said = err.splitlines()[-1]
+    assert said.startswith("Stopped after 10 of 10 rounds; finished cells are kept. Go on with:")
 
 
 def _wait(ready: object, seconds: float = 90.0) -> None:

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -29,10 +30,14 @@ from fedtl.strategies import make_strategy
 from fedtl.train.counts import METRICS_NORM
 from fedtl.train.heads import initial_head
 from fedtl.train.task import TrainTask
+from fedtl.transport import superlink
+from fedtl.transport.buffered import BufferedGrid
 from fedtl.transport.local import LocalGrid
+from fedtl.transport.paced import Pace, PacedGrid
 from fedtl.transport.ray import run_on_ray
 from fedtl.transport.secure import SecureAggregationGrid
 from fedtl.transport.stacked import StackedGrid
+from fedtl.transport.superlink import FollowedGrid
 from fedtl.transport.wrappers import DropoutGrid, MeteredGrid
 from fedtl.types import Arrays
 from fedtl.wire.messages import TRAIN, task_config
@@ -57,6 +62,20 @@ def on_lossless(toys: Toys, story: Story) -> None:
     on_local(toys, lambda grid: story(DropoutGrid(grid, rate=0.0, seed=1, names=names)))
 
 
+def on_paced(toys: Toys, story: Story) -> None:
+    names = dict(enumerate(toys.names, 1000))
+    pace = Pace(spread=1.0)
+    on_stacked(toys, lambda grid: story(PacedGrid(grid, pace=pace, seed=1, names=names)))
+
+
+def on_buffered(toys: Toys, story: Story) -> None:
+    def waiting(grid: Grid) -> None:
+        with patch.object(superlink, "_POLL", 0.0):  # in one process, answers are there at once
+            story(BufferedGrid(FollowedGrid(grid), buffer=len(toys.names)))
+
+    on_local(toys, waiting)
+
+
 def on_ray(toys: Toys, story: Story) -> None:
     run_on_ray(make_client_app(toys), len(toys.names), story)
 
@@ -66,6 +85,8 @@ GRIDS = {
     "stacked": on_stacked,
     "metered": on_metered,
     "lossless": on_lossless,
+    "paced": on_paced,
+    "buffered": on_buffered,
     "ray": on_ray,
 }
 

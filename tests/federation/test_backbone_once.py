@@ -9,6 +9,8 @@ from trial import Trial, recipe
 
 from fedtl.backbone import store
 from fedtl.launch.opening import card_of
+from fedtl.launch.personal import personal_findings
+from fedtl.report.result import RunResult
 
 NEW = ("fresh", "novel")
 
@@ -21,7 +23,7 @@ def traffic(run: Path) -> tuple[dict[str, int], list[dict[str, int]]]:
 
 
 def test_the_backbone_travels_once_per_site_and_later_only_heads(trial: Trial) -> None:
-    wanted = recipe("once", rounds=2, least_sites=5, patience=1.0)
+    wanted = recipe("once", rounds=2, strategy="ditto", least_sites=5, patience=1.0)
     card = card_of(wanted.backbone)
     weights = len(store.get(card.sha256))
     for name in NEW:
@@ -45,5 +47,10 @@ def test_the_backbone_travels_once_per_site_and_later_only_heads(trial: Trial) -
     assert {n for per_round in (*rounds, *more) for n in per_round.values()} <= {head, 2 * head}
     stored = trial.place / "home-fresh" / "backbones" / card.sha256 / "weights.safetensors"
     assert stored.stat().st_size == weights
+    result = RunResult.from_json((runs[-1] / "report.json").read_text())
+    for site in result.sites:  # every site has its own head and says how it compares
+        assert site.personal is not None
+        (kept,) = personal_findings(trial.place / site.name)
+        assert f"uses the head '{site.personal.choice}'" in kept.what
     for name in NEW:
         trial.down(name)

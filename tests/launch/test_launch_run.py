@@ -266,7 +266,7 @@ def test_a_delta_that_allows_to_publish_somebody_is_warned_of(
 
 
 def test_rounds_that_leave_none_for_gradients_are_refused() -> None:
-    with pytest.raises(PrivacyError, match=r"needs 2 rounds before the first gradient") as error:
+    with pytest.raises(PrivacyError, match=r"needs 2 of them for sums") as error:
         plan_of(recipe(strategy__name="fedwhiten", train__rounds=2), mean_size=55.0, sites=4)
     assert "at least 3" in error.value.next_step
 

@@ -83,11 +83,24 @@ def test_a_strategys_file_counts_by_what_is_in_it(tmp_path: Path) -> None:
     assert plan.cells[0].recipe.strategy.name == f"{file}:Fine"
     assert run_study(plan, study, jobs=1).failed == {}
     assert not state_of(plan, study).left
-    from fedtl.launch.study import digest
-
     file.write_text(file.read_text() + "\n# changed\n")
-    digest._content.cache_clear()  # another process would not have it
     assert len(state_of(plan, study).left) == 2
+
+
+def test_so_does_all_of_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "site" / "their_package"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "helping.py").write_text("step = 1\n")
+    (package / "mine.py").write_text("from flwr.serverapp.strategy import FedAvg\n")
+    monkeypatch.syspath_prepend(package.parent)
+    name = "their_package.mine:FedAvg"
+    plan = load_plan(plan_file(tmp_path, f'[[strategy]]\nname = "{name}"\n' + TWO))
+    study = tmp_path / "study"
+    run_study(plan, study, jobs=1)
+    (package / "helping.py").write_text("step = 2\n")
+    again = [plan.cells[at].recipe.strategy.name for at in state_of(plan, study).left]
+    assert again == [name, name]
 
 
 def test_on_many_cores_the_bits_are_the_same_and_a_fault_costs_one_cell(tmp_path: Path) -> None:
@@ -209,6 +222,24 @@ def test_what_cannot_be_is_found_before_anything_runs(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cell 'sites 90, fedavg, seed 1' cannot be: .*too few"):
         run_study(load_plan(refused(TWO + many)), study, jobs=1)
     assert not (study / "cells").exists()
+
+
+@pytest.mark.parametrize(
+    "needy",
+    [
+        'name = "krum"\noptions = { bad = 9 }',
+        'name = "median"\naround = { nnm = { bad = 2 } }',
+        'name = "fedavg"\noptions = { min_train_nodes = 4 }',
+    ],
+)
+def test_a_strategy_that_needs_more_sites_is_found_before_anything_runs(
+    needy: str, tmp_path: Path
+) -> None:
+    base = BASE.replace('baseline = "fedavg"', "")
+    plan = load_plan(plan_file(tmp_path, f"\n[[strategy]]\n{needy}\n", base))
+    with pytest.raises(StrategyError, match=r"cell .* cannot be: .*\b3 (take|sites take) part"):
+        run_study(plan, tmp_path / "study", jobs=1)
+    assert not (tmp_path / "study").exists()
 
 
 def test_a_cells_file_says_what_it_is(tmp_path: Path) -> None:

@@ -10,7 +10,14 @@ from fedtl.launch.study.check import check_cells
 from fedtl.recipe.study import load_plan
 
 STUDIES = Path(__file__).parents[2] / "simulations" / "studies"
-CELLS = {"example": 27, "label-skew": 48, "pretrained-start": 12, "breakdown": 60, "attacks": 870}
+CELLS = {
+    "example": 27,
+    "label-skew": 48,
+    "pretrained-start": 12,
+    "breakdown": 60,
+    "attacks": 870,
+    "stragglers": 18,
+}
 
 
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*.toml")), ids=lambda path: path.stem)

@@ -87,13 +87,14 @@ def test_csv_is_unrounded_and_tex_obeys_no_label(tmp_path: Path) -> None:
 
 
 def test_the_screen_shows_means_tests_and_what_they_are_worth() -> None:
-    result = replace(invented(seeds=(1, 2, 3)), failed={"x, seed 1": "it broke"}, wanted=20)
+    failed = {"x, seed 2": "it broke", "y, seed 1": "it bent", "x, seed 1": "it broke"}
+    result = replace(invented(seeds=(1, 2, 3)), failed=failed, wanted=20)
     said = printed(result)
     row = next(line for line in said.splitlines() if "fed3r" in line)
     assert re.search(r"\d\d\.\d ± \d\.\d .*[+-]\d+\.\d ± \d\.\d", row)
     assert "The power is low" in said
     assert "2 cells of 20 missing" in said
-    assert "Failed: x, seed 1: it broke" in said
+    assert "Failed: x, seed 1 and 1 cell more: it broke\nFailed: y, seed 1: it bent\n" in said
     assert "epsilon" not in said
     assert "epsilon" in printed(invented(private=True))
 

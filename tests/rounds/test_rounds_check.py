@@ -16,7 +16,8 @@ from toys import CANARY
 from fedtl.errors import SiteFailure
 from fedtl.rounds.check import failure_code, usable_evaluations, usable_replies
 from fedtl.types import Evaluation
-from fedtl.wire.messages import EVALUATE, STATISTICS, evaluation_reply, failure_reply
+from fedtl.wire.evaluation import evaluation_reply
+from fedtl.wire.messages import EVALUATE, STATISTICS, failure_reply
 
 SITES = {1003: "a", 1001: "b", 1002: "c"}
 HEAD = heads(1)[0]

@@ -20,7 +20,7 @@ from fedtl.wire.messages import task_config
 
 BEGIN = """
 import numpy as np
-from flwr.app import ArrayRecord
+from flwr.app import Array, ArrayRecord, Message, RecordDict
 from flwr.serverapp.strategy import FedAvg
 from fedtl.wire.arrays import pack
 
@@ -35,9 +35,9 @@ METHODS = {
 CASES = {
     "asks nothing": ("configure_train", "pass", "configure_train returned None."),
     "asks a text": ("configure_train", "return ['hello']", "configure_train returned a str."),
-    "asks a number": ("configure_evaluate", "return 7", "configure_evaluate returned a int."),
+    "asks a number": ("configure_evaluate", "return 7", "configure_evaluate returned an int."),
     "no return": ("aggregate_train", "pass", "aggregate_train returned None."),
-    "one value": ("aggregate_train", "return ArrayRecord()", "returned a ArrayRecord."),
+    "one value": ("aggregate_train", "return ArrayRecord()", "returned an ArrayRecord."),
     "a dict": ("aggregate_train", "return {'weight': 1}, None", "returned a dict."),
     "no tensor": ("aggregate_train", "return ArrayRecord(), None", "it has no tensor at all"),
     "another tensor": (
@@ -69,6 +69,31 @@ CASES = {
         "aggregate_evaluate",
         "return 1 + 'one'",
         "Mine.aggregate_evaluate failed in round 1 at line 9 of mine.py: TypeError",
+    ),
+    "ends the process": (
+        "aggregate_train",
+        "raise SystemExit(3)",
+        "Mine.aggregate_train failed in round 1 at line 9 of mine.py: SystemExit: 3.",
+    ),
+    "integers": (
+        "aggregate_train",
+        "return ArrayRecord({'weight': Array(np.ones((3, 6), np.int64))}), None",
+        "returned no float32 in round 1: 'weight' is int64",
+    ),
+    "evaluates in training": (
+        "configure_train",
+        "return [Message(RecordDict(), n, 'evaluate') for n in grid.get_node_ids()]",
+        "Mine.configure_train returned a message of type 'evaluate'.",
+    ),
+    "trains in evaluation": (
+        "configure_evaluate",
+        "return [Message(RecordDict(), n, 'train') for n in grid.get_node_ids()]",
+        "Mine.configure_evaluate returned a message of type 'train'.",
+    ),
+    "asks twice": (
+        "configure_train",
+        "return 2 * list(super().configure_train(server_round, arrays, config, grid))",
+        "Mine.configure_train returned two messages for one site.",
     ),
     "value error": ("aggregate_train", "raise ValueError('few')", "could not combine 6 updates"),
 }

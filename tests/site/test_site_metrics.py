@@ -27,7 +27,8 @@ from fedtl.train.task import TrainTask
 from fedtl.transport.local import LocalGrid
 from fedtl.types import Evaluation, Update
 from fedtl.wire.arrays import pack
-from fedtl.wire.messages import EVALUATE, LABELS, Request, evaluation_config, task_config
+from fedtl.wire.evaluation import evaluation_config
+from fedtl.wire.messages import EVALUATE, LABELS, Request, task_config
 
 HEAD = initial_head("linear", WIDTH, 3)
 METRICS = toy_release(3, mechanism="metrics", clip_norm=METRICS_NORM, public_size=1.0)

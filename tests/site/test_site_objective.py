@@ -131,14 +131,17 @@ class Counts(LocalStatistic):
 
 
 def ask_sums(
-    site: Site, name: ObjectiveName | None, plan: PrivacyPlan | None = None
+    site: Site,
+    name: ObjectiveName | None,
+    plan: PrivacyPlan | None = None,
+    beside: Arrays | None = None,
 ) -> np.ndarray | str:
     ensure_identity()
     config = task_config(TrainTask(rounds=1), plan)
     config["server-round"] = 1
     asked = Message(RecordDict({"config": config}), 1, SUMS)
     if name is not None:
-        with_objective([asked], name)
+        with_objective([asked], name, beside)
     context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})
     reply = answer_sums(asked, context, lambda _: site)
     if reply.has_error():
@@ -170,3 +173,42 @@ def test_a_statistic_that_is_not_named_allowed_or_right_is_refused(tmp_path: Pat
     assert ask_sums(there, name) == "objective.invalid"
     other = plan_for(Release(mechanism="mean"), epsilon=4.0, delta=1e-5)
     assert ask_sums(there, name, other) == "plan.mismatch"
+
+
+LOSSES = ObjectiveName("cluster_losses", {"clusters": 2})
+TWO = np.stack([np.eye(3, WIDTH), -np.eye(3, WIDTH)])
+
+
+def test_sums_are_of_what_the_server_sent_beside(tmp_path: Path) -> None:
+    there = real_site(tmp_path)
+    first, second = (ask_sums(there, LOSSES, beside={"heads": h}) for h in (TWO, TWO[::-1].copy()))
+    np.testing.assert_allclose(first, np.asarray(second)[::-1], atol=1e-9)
+    assert abs(first[0]) > 1  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("name", "beside", "code"),
+    [
+        (LOSSES, None, "objective.arrays"),
+        (LOSSES, {"heads": TWO[:1]}, "objective.arrays"),
+        (LOSSES, {"heads": TWO[:, :, :-1]}, "objective.arrays"),
+        (LOSSES, {"heads": TWO, "more": TWO}, "objective.arrays"),
+        (LOSSES, {"heads": TWO * np.nan}, "objective.arrays"),
+        (LOSSES, {"heads": TWO.astype(np.int64)}, "message.invalid"),
+        (ObjectiveName("class_counts"), {"heads": TWO}, "objective.arrays"),
+        (ObjectiveName("cluster_losses", {"clusters": 1}), {"heads": TWO}, "objective.invalid"),
+        (ObjectiveName("mixture_moments"), {"weights": TWO[0]}, "objective.arrays"),
+    ],
+)
+def test_what_a_statistic_does_not_want_is_refused_and_costs_nothing(
+    name: ObjectiveName, beside: Arrays | None, code: str, tmp_path: Path
+) -> None:
+    there, plan = real_site(tmp_path), plan_for(Release(mechanism="sums"), epsilon=4.0, delta=1e-5)
+    assert ask_sums(there, name, plan, beside) == code
+    assert not isinstance(ask_sums(there, LOSSES, plan, {"heads": TWO}), str)  # the one it has left
+
+
+def test_huge_heads_do_not_get_around_the_clip(tmp_path: Path) -> None:
+    plan = plan_for(Release(mechanism="sums", clip_norm=1e-3), epsilon=4.0, delta=1e-5)
+    told = ask_sums(real_site(tmp_path), LOSSES, plan, {"heads": 1e300 * TWO})
+    assert np.abs(told).max() < 1  # type: ignore[arg-type]

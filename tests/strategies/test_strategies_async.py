@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from flwr.app import Message
+from flwr.serverapp import Grid
 
 from fedtl.apps.client import make_client_app
 from fedtl.errors import StrategyError
-from fedtl.rounds import Outcome, Settings, State, run
+from fedtl.rounds import Outcome, RoundRecord, Settings, State, run
 from fedtl.rounds.checkpoint import load, save
 from fedtl.rounds.sites import describe_sites
 from fedtl.site.site import Site
@@ -19,8 +21,10 @@ from fedtl.strategies import make_strategy
 from fedtl.train.fit import Examples
 from fedtl.train.heads import initial_head
 from fedtl.train.task import TrainTask
+from fedtl.transport.attacks import AttackedGrid
 from fedtl.transport.paced import Pace, PacedGrid
 from fedtl.transport.stacked import StackedGrid
+from fedtl.transport.wrappers import DropoutGrid
 from fedtl.wire.messages import TRAIN, task_config
 
 C, D, SITES = 3, 6, 10
@@ -44,7 +48,7 @@ class Recording(StackedGrid):
         return super().answer(messages, deadline)
 
 
-def grid_of(pace: Pace) -> tuple[PacedGrid, dict[int, str]]:
+def grid_of(pace: Pace, hurt: str = "") -> tuple[PacedGrid, dict[int, str]]:
     there = [
         Site(
             name=f"site-{at}",
@@ -59,7 +63,14 @@ def grid_of(pace: Pace) -> tuple[PacedGrid, dict[int, str]]:
     site_of = lambda context: there[int(context.node_config["partition-id"])]  # noqa: E731
     inner = Recording(make_client_app(site_of), [s.name for s in there], site_of=site_of)
     names = {node: d.name for node, d in describe_sites(inner).items()}
-    return PacedGrid(inner, pace=pace, seed=3, names=names), names
+    around: dict[str, Grid] = {
+        "": inner,
+        "dropouts": DropoutGrid(inner, rate=0.4, seed=3, names=names),
+        "attacked": AttackedGrid(
+            inner, kind="alie", bad=frozenset({"site-1"}), names=names, seed=3
+        ),
+    }
+    return PacedGrid(around[hurt], pace=pace, seed=3, names=names), names
 
 
 def play(
@@ -70,9 +81,10 @@ def play(
     at_once: int = 0,
     strategy: Any = None,
     start: State | None = None,
+    hurt: str = "",
     **hooks: Any,
 ) -> tuple[Outcome, PacedGrid]:
-    grid, names = grid_of(pace)
+    grid, names = grid_of(pace, hurt)
     outcome = run(
         grid,
         strategy or make_strategy(name),
@@ -112,14 +124,19 @@ def test_a_round_ends_with_its_buffer_and_nobody_at_work_is_asked() -> None:
     outcome, grid = play("fedbuff", Pace(buffer=3, spread=1.0), rounds=12, at_once=8)
     asked: list[list[int]] = grid.inner.asked  # type: ignore[attr-defined]
     assert [len(nodes) for nodes in asked] == [8] + [3] * 11
-    assert [len(record.cohort) for record in outcome.history] == [3] * 12
-    assert not any(record.failures for record in outcome.history)
-    assert len(grid.busy) == 5
+    *others, last = outcome.history
+    assert [len(record.cohort) for record in others] == [3] * 11
+    assert not any(record.failures for record in others)
+    # what sites are still at when the run ends has left them, or will, and nobody uses it
+    late = {f"site-{node - 1000}": "reply.late" for node in grid.busy}
+    assert last.failures == late
+    assert len(late) == 5
+    assert len(last.cohort) == 8
     working: set[int] = set()
     names = {
         node: name for node, name in zip(grid.get_node_ids(), map(str, range(SITES)), strict=True)
     }
-    for nodes, record in zip(asked, outcome.history, strict=True):
+    for nodes, record in zip(asked, others, strict=False):
         assert not working & set(nodes)
         done = {n for n in names if f"site-{names[n]}" in record.cohort}
         working = (working | set(nodes)) - done
@@ -140,22 +157,45 @@ def test_with_one_pace_for_all_it_is_fedavg_over_all() -> None:
     np.testing.assert_allclose(one.head["weight"], other.head["weight"], atol=1e-6)
 
 
-def test_what_it_remembers_of_older_heads_is_saved(tmp_path: Any) -> None:
-    """A stopped run forgets who was at work, not which heads they were sent."""
-    first, pace = make_strategy("fedbuff"), Pace(buffer=3, spread=1.0)
+@pytest.mark.parametrize(
+    ("name", "buffer", "hurt"),
+    [("fedbuff", 3, "dropouts"), ("fedasync", 1, ""), ("fedadam", 2, "attacked")],
+)
+def test_a_run_that_is_stopped_ends_like_one_that_is_not(
+    name: str, buffer: int, hurt: str, tmp_path: Path
+) -> None:
+    """Whoever is at work when it stops comes back with the very answer, at the very time."""
+    pace, whole = Pace(buffer=buffer, spread=1.0, seconds=7.0), make_strategy(name)
+    states: list[State] = []
 
-    def on_round(state: State, record: Any) -> None:
-        save(tmp_path, state, first)
+    def keep(state: State, record: RoundRecord) -> None:
+        states.append(state)
+        if state.round == 4:
+            save(tmp_path, state, whole)
 
-    play("", pace, strategy=first, rounds=4, on_round=on_round)
-    second = make_strategy("fedbuff")
-    state = load(tmp_path, second)
+    through, _ = play("", pace, strategy=whole, rounds=9, hurt=hurt, on_round=keep)
+    again = make_strategy(name)
+    state = load(tmp_path, again)
     assert state is not None
-    assert second.begun == first.begun  # type: ignore[attr-defined]
-    for round_, head in first.heads.items():  # type: ignore[attr-defined]
-        np.testing.assert_array_equal(second.heads[round_]["weight"], head["weight"])  # type: ignore[attr-defined]
-    resumed, _ = play("", pace, strategy=second, rounds=8, start=state)
-    assert [r.round for r in resumed.history] == [5, 6, 7, 8]
+    flying = states[3].in_flight
+    assert len(flying.works) >= 6
+    assert state.in_flight.now == flying.now > 0
+    assert {n: w.done_at for n, w in state.in_flight.works.items()} == {
+        n: w.done_at for n, w in flying.works.items()
+    }
+    resumed, _ = play("", pace, strategy=again, rounds=9, hurt=hurt, start=state)
+    np.testing.assert_array_equal(resumed.head["weight"], through.head["weight"])
+    for ours, theirs in zip(resumed.history, through.history[4:], strict=True):
+        assert (ours.round, ours.cohort) == (theirs.round, theirs.cohort)
+        assert (ours.failures, ours.seconds_train) == (theirs.failures, theirs.seconds_train)
+        assert ours.loss == theirs.loss
+
+
+def test_a_lost_answer_fills_no_buffer() -> None:
+    outcome, _ = play("fedasync", Pace(buffer=1, spread=1.0), rounds=12, hurt="dropouts")
+    assert any(record.failures for record in outcome.history[:-1])
+    for record in outcome.history[:-1]:
+        assert len(record.cohort) - len(record.failures) == 1
 
 
 def test_the_same_seed_gives_the_same_run() -> None:

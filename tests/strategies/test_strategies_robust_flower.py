@@ -5,6 +5,9 @@ Each of these is a reason; one that fails after an update of Flower is a reason 
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from flwr.serverapp import strategy as flower
@@ -26,6 +29,14 @@ PAIRS: dict[str, tuple[FedAvg, Strategy]] = {
     ),
     "bulyan": (flower.Bulyan(num_malicious_nodes=2), make_strategy("bulyan", {"bad": 2})),
 }
+
+
+@pytest.fixture(autouse=True)
+def little_garbage() -> Iterator[None]:
+    """Flower's Bulyan collects garbage for every reply, a third of a second beside torch."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def combined(strategy: Strategy, sent: Heads, weights: list[float] | None = None) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -188,3 +189,28 @@ def test_differences_are_said_in_words() -> None:
         "'w' is off by nan"
     )
     assert differs(one, {"w": np.ones((2, 2)) + 1e-6}, tolerance=1e-5) == ""
+
+
+STEP = """
+from flwr.serverapp.strategy import FedAvg
+from fedtl.train.objectives import LocalObjective, ObjectiveName
+from fedtl.wire.objective import with_objective
+
+class Step(LocalObjective):
+    def penalty_gradient(self, weights, local):
+        return weights - local.anchors
+
+class Mine(FedAvg):
+    def configure_train(self, server_round, arrays, config, grid):
+        messages = super().configure_train(server_round, arrays, config, grid)
+        return with_objective(messages, ObjectiveName.of(f"{__file__}:Step"))
+"""
+
+
+def test_a_fault_at_the_sites_is_told_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(STEP)
+    report = examine(f"{tmp_path / 'mine.py'}:Mine", laws=["runs"])
+    seen = report["runs"].seen
+    assert "No site sent a usable update in round 1 (site-a: site.failed" in seen
+    assert "site-a: unexpected failure: AttributeError: " in seen
+    assert seen.endswith("(mine.py, line 8)")

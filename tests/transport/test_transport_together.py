@@ -20,7 +20,8 @@ from fedtl.transport.local import LocalGrid
 from fedtl.transport.together import TogetherGrid
 from fedtl.transport.wrappers import WrappedGrid
 from fedtl.wire.arrays import pack
-from fedtl.wire.messages import EVALUATE, TRAIN, evaluation_config, records, task_config
+from fedtl.wire.evaluation import evaluation_config
+from fedtl.wire.messages import EVALUATE, TRAIN, records, task_config
 
 HEAD = initial_head("linear", WIDTH, 3)
 SITES = dict(enumerate(NAMES[:3], 1000))

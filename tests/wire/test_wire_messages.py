@@ -13,17 +13,16 @@ from fedtl.errors import FedtlError, SiteFailure
 from fedtl.train.objective_name import ObjectiveName
 from fedtl.train.task import TrainTask
 from fedtl.transport._identity import ensure_identity
-from fedtl.types import Description, Evaluation, Update
+from fedtl.types import Description, Evaluation, Personal, Update
 from fedtl.wire.arrays import pack, unpack
+from fedtl.wire.evaluation import evaluation_reply, read_evaluation
 from fedtl.wire.messages import (
     DESCRIBE,
     EVALUATE,
     TRAIN,
     description_reply,
-    evaluation_reply,
     failure_reply,
     read_description,
-    read_evaluation,
     read_request,
     task_config,
     update_reply,
@@ -138,6 +137,7 @@ GOOD = {
     **{"wrong": 1.0, "right": 3.0, "losses": 2.0, "releases": 0},
 }
 NOISED = GOOD | {"releases": 1}
+OWN = GOOD | {"personal": [2, 3, 4, 1, 0, 1, 1, 4, 2]}
 BAD = {
     "empty": {},
     "no counts": {k: v for k, v in GOOD.items() if k != "right"},
@@ -157,13 +157,26 @@ BAD = {
     "list loss": GOOD | {"loss": [0.5]},
     "scalar confusion": GOOD | {"confusion": 4},
     "float count": GOOD | {"num-examples": float("nan")},
+    "too few of a personal head": OWN | {"personal": [2, 3, 4, 1, 0, 1, 4, 2]},
+    "more right than there are": OWN | {"personal": [2, 3, 5, 1, 0, 1, 1, 4, 2]},
+    "more that differ than there are": OWN | {"personal": [2, 3, 4, 1, 0, 2, 3, 4, 2]},
+    "fewer right than none": OWN | {"personal": [-1, 3, 4, 1, 0, 1, 1, 4, 2]},
+    "a fourth head": OWN | {"personal": [2, 3, 4, 1, 0, 1, 1, 4, 3]},
+    "halves of a personal head": OWN | {"personal": [2.5, 3.0, 4.0, 1.0, 0.0, 1.0, 1.0, 4.0, 2.0]},
+    "a personal head with noise": OWN | {"releases": 1},
+    "one number of a personal head": OWN | {"personal": 4},
 }
 
 
 def test_the_evaluations_that_the_bad_ones_are_made_of_are_good() -> None:
-    for good in (GOOD, NOISED, {k: v for k, v in GOOD.items() if k != "confusion"}):
+    for good in (GOOD, NOISED, OWN, {k: v for k, v in GOOD.items() if k != "confusion"}):
         reply = Message(RecordDict({"metrics": MetricRecord(good)}), reply_to=request(EVALUATE))  # type: ignore[arg-type]
         assert read_evaluation(reply).accuracy == 0.75
+
+
+def test_what_a_site_says_of_its_heads_arrives_as_it_was() -> None:
+    sent = Evaluation(1, 3, 0.5, personal=Personal(2, 3, 3, 1, 0, 1, 2, 4, "global"))
+    assert read_evaluation(evaluation_reply(request(EVALUATE), sent)) == sent
 
 
 @pytest.mark.parametrize("what", BAD)

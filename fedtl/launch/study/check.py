@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from flwr.serverapp.strategy import Strategy
+
 from fedtl.backbone import BackboneCard
 from fedtl.errors import FedtlError, RecipeError
-from fedtl.launch.plans import plan_of
+from fedtl.launch.plans import cohort_size, plan_of
 from fedtl.launch.progress import silent
 from fedtl.launch.study.cell import CellStory
 from fedtl.launch.terms import Terms
@@ -16,8 +18,11 @@ from fedtl.privacy.calibrate import check_budget
 from fedtl.recipe import Recipe
 from fedtl.recipe.study import Cell
 from fedtl.recipe.tables import Pace
+from fedtl.rounds.sites import check_minimums
 from fedtl.rounds.summable import check_summable
 from fedtl.strategies import strategy_of
+from fedtl.strategies.robust.mixing import Mixing
+from fedtl.strategies.robust.rule import Robust, check_cohort
 
 
 def check_cells(cells: Sequence[Cell]) -> list[int]:
@@ -76,6 +81,7 @@ def _rounds(recipe: Recipe) -> int:
     strategy = strategy_of(recipe)
     small = _invented(max(16, (getattr(strategy, "directions", None) or 0) + 1))
     story = CellStory(Terms(recipe, small, ("a", "b", "c")), None, Path(), silent)
+    _check_sites(story.strategy, recipe)
     if recipe.transport.secure:
         check_summable(story.strategy, story.state.head)
     if recipe.privacy.enabled:
@@ -83,6 +89,17 @@ def _rounds(recipe: Recipe) -> int:
         if recipe.train.sampling == "full":  # then the plan does not depend on the sites' sizes
             plan_of(recipe, mean_size=100.0, sites=recipe.partition.sites)
     return story.rounds
+
+
+def _check_sites(strategy: Strategy, recipe: Recipe) -> None:
+    """Refuse a strategy that needs more sites than a round will have."""
+    sites = recipe.partition.sites
+    if recipe.partition.kind == "natural":  # as many as the data name
+        return
+    cohort = cohort_size(recipe, sites)
+    check_minimums(strategy, cohort, sites)
+    if isinstance(strategy, Robust | Mixing):
+        check_cohort(strategy, strategy.least, cohort)
 
 
 def _invented(width: int) -> BackboneCard:

@@ -7,10 +7,13 @@ import os
 from collections.abc import Iterator
 from functools import lru_cache
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import fedtl
+from fedtl.plugins import registered
 from fedtl.recipe import Recipe
+from fedtl.strategies import GROUP
 
 FORMAT = 1
 """Of a study's folder and of the files in it."""
@@ -22,13 +25,20 @@ _NO_EFFECT = ("cli", "report", "testing", "agent", "audit", "launch/coordinator"
 def cell_digest(recipe: Recipe) -> str:
     """Return a sha256 that changes when a cell has to be run again.
 
-    Files that the recipe names count by their size and time, a strategy's file by its content.
-    Whatever else a strategy imports is not looked at.
+    Files that the recipe names count by their size and time, a strategy's file by its content, and
+    so do all files of an installed package that has it. Whatever else a strategy imports is not
+    looked at.
     """
     plain = recipe.model_dump(exclude={"name", "compare", "federation"}, mode="json")
     kept = Recipe.model_validate(plain)
     parts = [str(FORMAT), kept.model_dump_json(), code_digest(), *_stamps(recipe)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def look_again() -> None:
+    """Forget what files were like: they may have changed since a study before in this process."""
+    _code_behind.cache_clear()
+    _stamp.cache_clear()
 
 
 @lru_cache(maxsize=1)
@@ -46,9 +56,7 @@ def code_digest() -> str:
 def _stamps(recipe: Recipe) -> Iterator[str]:
     strategy = recipe.strategy
     for name in (strategy.name, *strategy.around):
-        place, _, _ = name.rpartition(":")
-        if place.endswith(".py"):
-            yield _content(Path(place))
+        yield _code_behind(name)
     options = [o for given in (strategy.options, *strategy.around.values()) for o in given.values()]
     texts = [option for option in options if isinstance(option, str)]
     for named in (recipe.data.source, recipe.backbone.weights, recipe.backbone.name, *texts):
@@ -56,8 +64,22 @@ def _stamps(recipe: Recipe) -> Iterator[str]:
 
 
 @lru_cache(maxsize=64)
-def _content(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+def _code_behind(name: str) -> str:
+    """Return a sha256 of the file or package of a strategy; "" where it is fedtl's or Flower's."""
+    target = name if ":" in name else min(registered(GROUP).get(name, {""}))
+    place = target.rpartition(":")[0]
+    files = [Path(place)] if place.endswith(".py") else _installed(place.partition(".")[0])
+    contents = [file.read_bytes() for file in files if file.is_file()]
+    return hashlib.sha256(b"\0".join(contents)).hexdigest() if contents else ""
+
+
+def _installed(package: str) -> list[Path]:
+    spec = None if package in ("", "fedtl", "flwr") else find_spec(package)
+    if spec is None:
+        return []
+    folders = spec.submodule_search_locations
+    inside = sorted(file for folder in folders or () for file in Path(folder).rglob("*.py"))
+    return inside or ([Path(spec.origin)] if spec.origin else [])
 
 
 @lru_cache(maxsize=64)

@@ -19,7 +19,7 @@ from fedtl.launch.plans import cautions
 from fedtl.launch.progress import Progress, silent
 from fedtl.launch.study.bench import Bench, data_key, is_paced
 from fedtl.launch.study.check import check_cells, named
-from fedtl.launch.study.digest import cell_digest
+from fedtl.launch.study.digest import cell_digest, look_again
 from fedtl.launch.study.folder import LOGS, cell_file, check_folder, claim_study, load_cell
 from fedtl.launch.study.folder import save_cell as keep
 from fedtl.launch.study.pool import Done, Event, Failed, run_cells
@@ -55,6 +55,7 @@ def state_of(plan: StudyPlan, folder: Path) -> StudyState:
         The folder holds something else.
     """
     known = check_folder(folder, plan)
+    look_again()
     kept = {
         at: found
         for at, cell in enumerate(plan.cells)

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -137,16 +138,20 @@ def to_mlflow(result: StudyResult, uri: str, artifacts: Path) -> None:
 def _own_terms() -> Iterator[None]:
     """Let MLflow neither report home, nor warn of its use of SQLAlchemy, nor tell of its tables."""
     name, log = "MLFLOW_DISABLE_TELEMETRY", logging.getLogger("mlflow")
-    before, level = os.environ.get(name), log.level
+    before = os.environ.get(name)
     os.environ[name] = "true"
-    log.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
             # MLflow's models of its tables use what SQLAlchemy 2 deprecates
             warnings.simplefilter("ignore")
-            yield
+            import_module("mlflow.tracking")  # which sets the level of its log
+            level = log.level
+            log.setLevel(logging.WARNING)
+            try:
+                yield
+            finally:
+                log.setLevel(level)
     finally:
-        log.setLevel(level)
         os.environ.pop(name)
         if before is not None:
             os.environ[name] = before

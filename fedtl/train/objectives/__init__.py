@@ -8,13 +8,12 @@ its policy names them: the code that runs is always the site's own copy.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.metadata import entry_points
 from typing import Any
 
-from fedtl.errors import ConfigError, FedtlError, PrivacyError, nearest
-from fedtl.plugins import class_of
+from fedtl.errors import ConfigError, FedtlError, PrivacyError
+from fedtl.plugins import class_of, target_of
 from fedtl.train.objective_name import ObjectiveName, digest_of, file_of
-from fedtl.train.objectives.bound import Bound, check_sent
+from fedtl.train.objectives.bound import Bound, check_beside, check_sent
 from fedtl.train.objectives.objective import Local, LocalObjective, Shapes, like
 from fedtl.train.objectives.statistic import LocalStatistic
 
@@ -27,8 +26,10 @@ __all__ = [
     "LocalStatistic",
     "ObjectiveName",
     "Shapes",
+    "check_beside",
     "check_sent",
     "like",
+    "make_named",
     "make_objective",
     "make_statistic",
 ]
@@ -38,11 +39,27 @@ OBJECTIVES: dict[str, str] = {
     "fedprox": f"{_HERE}.proximal:Proximal",
     "scaffold": f"{_HERE}.scaffold:ControlVariates",
     "feddyn": f"{_HERE}.dynamic:DynamicRegulariser",
+    "own_layer": f"{_HERE}.own_layer:OwnLayer",
     "logit_adjusted": f"{_HERE}.adjusted:LogitAdjusted",
 }
 """Name to ``module:Class``."""
-STATISTICS: dict[str, str] = {"class_counts": f"{_HERE}.adjusted:ClassCounts"}
+STATISTICS: dict[str, str] = {
+    "class_counts": f"{_HERE}.adjusted:ClassCounts",
+    "cluster_losses": f"{_HERE}.clustered:ClusterLosses",
+    "mixture_moments": f"{_HERE}.mixed:MixtureMoments",
+}
 """Name to ``module:Class``."""
+
+_WHAT = {
+    "LocalObjective": "Objective",
+    "LocalStatistic": "Statistic",
+    "PersonalHead": "Personal head",
+}
+_GROUPS = {
+    "Objective": "fedtl.objectives",
+    "Statistic": "fedtl.statistics",
+    "Personal head": "fedtl.personal",
+}
 
 
 def make_objective(asked: ObjectiveName, *, allowed: Sequence[str] | None = None) -> LocalObjective:
@@ -62,20 +79,29 @@ def make_objective(asked: ObjectiveName, *, allowed: Sequence[str] | None = None
     FedtlError
         With code ``objective.other``: this machine's file is not the one that was named.
     """
-    made: LocalObjective = _made(asked, LocalObjective, OBJECTIVES, allowed)
+    made: LocalObjective = make_named(asked, LocalObjective, OBJECTIVES, allowed)
     return made
 
 
 def make_statistic(asked: ObjectiveName, *, allowed: Sequence[str] | None = None) -> LocalStatistic:
     """Make a statistic from this machine's own code; as :func:`make_objective`."""
-    made: LocalStatistic = _made(asked, LocalStatistic, STATISTICS, allowed)
+    made: LocalStatistic = make_named(asked, LocalStatistic, STATISTICS, allowed)
     return made
 
 
-def _made(
+def make_named(
     asked: ObjectiveName, base: type, known: Mapping[str, str], allowed: Sequence[str] | None
 ) -> Any:
-    what = base.__name__.removeprefix("Local")
+    """Make what a message names, from this machine's own code; as :func:`make_objective`.
+
+    Parameters
+    ----------
+    base : type
+        What its class must derive from.
+    known : mapping of str to str
+        The built-in ones, name to ``module:Class``.
+    """
+    what = _WHAT[base.__name__]
     target = _target(asked, what, known, allowed)
     cls = class_of(target, base, what=what)
     if (file := file_of(target)) is not None and digest_of(file) != asked.source:
@@ -97,10 +123,8 @@ def _made(
 def _target(
     asked: ObjectiveName, what: str, known: Mapping[str, str], allowed: Sequence[str] | None
 ) -> str:
-    if asked.name in known:
-        return known[asked.name]
     named = asked.name
-    if allowed is not None:
+    if allowed is not None and named not in known:
         wanted = named.rpartition(":")[2]
         named = next((a for a in allowed if a.rpartition(":")[2] == wanted), "")
         if not named:
@@ -111,12 +135,6 @@ def _target(
             )
     if ":" in named:
         return named
-    group = {"Objective": "fedtl.objectives", "Statistic": "fedtl.statistics"}[what]
-    registered = {e.name: e.value for e in entry_points(group=group)}
-    if named not in registered:
-        raise ConfigError(
-            f"{what} '{named}' is unknown.",
-            next_step=nearest(named, [*known, *registered]) + " Your own: path/to/file.py:Class.",
-            code="objective.unknown",
-        )
-    return registered[named]
+    return target_of(
+        named, known, _GROUPS[what], what=what, error=ConfigError, code="objective.unknown"
+    )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fedtl.errors import FedtlError
-from fedtl.train.objectives.objective import Local, LocalObjective
+from fedtl.train.objectives.objective import Local, LocalObjective, Shapes
 from fedtl.train.task import TrainTask
 from fedtl.types import Arrays
 
@@ -128,13 +128,26 @@ def check_sent(rule: LocalObjective, head: Arrays, sent: Arrays) -> None:
     FedtlError
         With code ``objective.arrays``.
     """
-    wanted = dict(rule.sends({name: tuple(values.shape) for name, values in head.items()}))
+    check_beside(
+        rule, rule.sends({name: tuple(values.shape) for name, values in head.items()}), sent
+    )
+
+
+def check_beside(rule: object, shapes: Shapes, sent: Arrays) -> None:
+    """Refuse arrays that are not finite, or not of the shapes that an objective or statistic wants.
+
+    Raises
+    ------
+    FedtlError
+        With code ``objective.arrays``.
+    """
+    wanted = {name: tuple(shape) for name, shape in shapes.items()}
     found = {name: tuple(values.shape) for name, values in sent.items()}
     finite = all(torch.from_numpy(values.copy()).isfinite().all() for values in sent.values())
     if wanted != found or not finite:
         raise FedtlError(
             f"{type(rule).__name__} was sent {found}, and wants finite {wanted}.",
-            next_step="Strategy and objective must agree: see LocalObjective.sends.",
+            next_step=f"The strategy must send it: see {type(rule).__name__}.sends.",
             code="objective.arrays",
         )
 

@@ -84,6 +84,21 @@ class LocalObjective:
         """Return the shapes of the arrays that the server sends beside a head; none by default."""
         return {}
 
+    def keeps(self, head: Shapes) -> Sequence[str]:
+        """Return which of a head's arrays stay at the site, each with its own; none by default.
+
+        A site's training begins with its own ones, as it remembers them, and its answer has the
+        received ones in their place.
+        """
+        return ()
+
+    def moves(self, name: str, step: int, steps: int) -> bool:
+        """Say whether an array of the head moves in a step (from 0) of so many; all by default.
+
+        For heads of several arrays: a linear head has one, which always moves.
+        """
+        return True
+
     def residuals(self, scores: Tensor, y: Tensor, sent: Mapping[str, Tensor]) -> Tensor | None:
         """Return the gradient of each example's loss with respect to its scores: ``[R, C]``.
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
+
+from fedtl.train.objectives.objective import Shapes
 
 
 class LocalStatistic:
@@ -13,6 +17,9 @@ class LocalStatistic:
     * Row i of :meth:`rows` depends on example i only. It is clipped to the strategy's ``sums_norm``
       under a plan, then rows are added, and the noise of the plan's ``sums`` release is added.
     * The same arguments give the same bits: no random numbers, no state in ``self``.
+
+    What is asked for again and again, of a model that the server has by then, comes beside the
+    request: see :meth:`sends` and :meth:`rows_beside`.
 
     Constructor arguments are the options that travel with a message, keyword only.
 
@@ -34,8 +41,11 @@ class LocalStatistic:
     tensor([1.], dtype=torch.float64)
     """
 
+    by_class: bool = False
+    """Whether rows are added up for each class by itself: a row has ``size / classes`` numbers."""
+
     def size(self, width: int, classes: int) -> int:
-        """Return how many numbers there are.
+        """Return how many numbers there are in all.
 
         Parameters
         ----------
@@ -46,8 +56,12 @@ class LocalStatistic:
         """
         raise NotImplementedError
 
+    def sends(self, width: int, classes: int) -> Shapes:
+        """Return the shapes of the arrays that the server sends beside; none by default."""
+        return {}
+
     def rows(self, x: Tensor, y: Tensor, classes: int) -> Tensor:
-        """Return each example's contribution: ``[n, size]``.
+        """Return each example's contribution: ``[n, size]``, or less where ``by_class``.
 
         Parameters
         ----------
@@ -57,3 +71,13 @@ class LocalStatistic:
             ``[n]`` class indices.
         """
         raise NotImplementedError
+
+    def rows_beside(self, x: Tensor, y: Tensor, classes: int, sent: Mapping[str, Tensor]) -> Tensor:
+        """Return the same, given what the server sent; by default :meth:`rows`.
+
+        Parameters
+        ----------
+        sent : mapping of str to Tensor
+            float64, of the shapes that :meth:`sends` names.
+        """
+        return self.rows(x, y, classes)

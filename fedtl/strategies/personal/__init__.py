@@ -1,0 +1,1 @@
+"""Strategies whose sites make a head of their own, for itself or around any other strategy."""
