@@ -179,7 +179,7 @@ def difference(gained: int, lost: int, units: int) -> tuple[float, float, float]
     Examples
     --------
     >>> [round(v, 3) for v in difference(16, 4, 100)]
-    [0.12, 0.03, 0.206]
+    [0.12, 0.033, 0.203]
     """
     if not units:
         return 0.0, 0.0, 0.0
