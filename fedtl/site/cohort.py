@@ -62,12 +62,12 @@ def train_cohort(
             if account is not None and (given := account.answered()) is not None:
                 answers[at] = given
                 continue
+            task = _task(request)
             if (fit_for := (site.width, len(site.classes))) not in fitting:
                 check_head(request.arrays, width=fit_for[0], classes=fit_for[1])
                 fitting.add(fit_for)
             releases = _admit(site, request, before, account, seal)
             named = site.run_of(request, run)
-            task = _task(request)
             if task.epochs:
                 task = task.at(len(site.examples[0]))
             ready.append(_Ready(at, site, account, seal, releases, named, task))

@@ -1,5 +1,6 @@
 import io
 import logging
+import re
 import signal
 import time
 
@@ -69,7 +70,9 @@ def test_a_warning_is_one_clean_line_and_is_not_repeated():
             log.exception("site-02: unexpected failure")
     first, second = _text(console).splitlines()
     assert first.startswith("Warning: site-\N{REPLACEMENT CHARACTER}[2J: two lines long")
-    assert second == "Warning: site-02: unexpected failure ValueError: broken"
+    said, _, place = second.partition(" (")
+    assert said == "Warning: site-02: unexpected failure ValueError: broken"
+    assert re.fullmatch(r"test_cli_progress\.py, line \d+\)", place)
     before = _text(console)
     log.debug("after")
     assert _text(console) == before
