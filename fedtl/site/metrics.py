@@ -46,8 +46,8 @@ def site_evaluation(site: Site, request: Request, spent: int = 0, run: str = "")
     if account is not None and (given := account.answered()) is not None:
         return _evaluation_of(given)
     _check_units(held_out := site.whitened(request.arrays)[1], release.unit)
+    own = own_head(site, request, run)  # costs nothing, and what it refuses must not either
     releases = paid(account, release, spent, 1)
-    own = own_head(site, request, run)
     # noise on counts of held-out examples hides no training example of a head without noise
     head = own.heads[0] if own is not None and own.rule.private else trained_part(request.arrays)
     result = evaluate(

@@ -13,7 +13,6 @@ from fedtl.train.heads import trained_part
 from fedtl.train.objectives import (
     Bound,
     LocalObjective,
-    ObjectiveName,
     Shapes,
     check_sent,
     make_objective,
@@ -103,7 +102,7 @@ def own_arrays(rule: LocalObjective | None, request: Request, site: Site, run: s
     received = {name: request.arrays[name] for name in names}
     if not received:
         return {}
-    kept = site.memory.before(run, own_key(request.objective), request.round)
+    kept = site.memory.before(run, own_key(request), request.round)
     for name in kept:
         if kept[name].shape != received[name].shape:
             raise FedtlError(
@@ -118,12 +117,16 @@ def own_arrays(rule: LocalObjective | None, request: Request, site: Site, run: s
 def keep_arrays(request: Request, site: Site, run: str, arrays: Arrays) -> None:
     """Keep a site's own arrays after a round."""
     if arrays and request.objective is not None:
-        site.memory.keep(run, own_key(request.objective), request.round, arrays)
+        site.memory.keep(run, own_key(request), request.round, arrays)
 
 
-def own_key(objective: ObjectiveName) -> str:
-    """Return the name under which a site remembers its own arrays."""
-    return f"own {objective.to_json()}"
+def own_key(request: Request) -> str:
+    """Return the name of a site's own arrays in its memory: those of another plan are others.
+
+    What is told of them with noise rests on their having been trained under the plan at hand.
+    """
+    objective = request.objective.to_json() if request.objective else ""
+    return f"own {objective} {request.plan.to_json() if request.plan else ''}"
 
 
 def _check_shared(rule: LocalObjective, kept: Sequence[str], shapes: Shapes) -> None:

@@ -128,9 +128,8 @@ def _turn(
 ) -> Made:
     """Let the method make its head, with what it kept after its last turn."""
     head, train = trained_part(request.arrays), site.whitened(request.arrays)[0]
-    objective = request.objective
-    if objective is not None and rule.private:  # what the training of this round has left
-        kept = dict(site.memory.before(run, own_key(objective), request.round + 1))
+    if request.objective is not None and rule.private:  # what this round's training has left
+        kept = dict(site.memory.before(run, own_key(request), request.round + 1))
     else:
         kept = dict(site.memory.before(run, name, request.round))
     last = int(kept.pop(_ROUND, np.array(0.0)))

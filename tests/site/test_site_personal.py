@@ -17,6 +17,7 @@ from fedtl.privacy.plan import PrivacyPlan, plan_for
 from fedtl.privacy.release import Release
 from fedtl.site.answer import answer_evaluate, answer_train
 from fedtl.site.memory import Memory
+from fedtl.site.personal import own_head
 from fedtl.site.policy import SIMULATED, SitePolicy
 from fedtl.site.site import Site
 from fedtl.train.counts import METRICS_NORM
@@ -28,7 +29,7 @@ from fedtl.transport._identity import ensure_identity
 from fedtl.types import Arrays, Evaluation, Personal
 from fedtl.wire.arrays import pack, unpack
 from fedtl.wire.evaluation import evaluation_config, read_evaluation, with_personal
-from fedtl.wire.messages import EVALUATE, TRAIN, task_config
+from fedtl.wire.messages import EVALUATE, TRAIN, Request, task_config
 from fedtl.wire.objective import with_objective
 
 LINEAR: Arrays = initial_head("linear", WIDTH, 3)
@@ -235,11 +236,37 @@ def test_the_last_layer_never_leaves_the_site() -> None:
     assert answer.right > told(answer).right_global
 
 
+def test_results_with_noise_are_of_a_layer_that_the_same_plan_covers() -> None:
+    """A layer that was trained without noise must not show through noise on held-out counts."""
+    site = Toys().site("site-e")
+    assert not isinstance(trained(site, 1), str)
+    layers = []
+    for plan in (None, NOISED):
+        asked = Request(dict(MLP), TASK, plan, 1, 3, objective=OWN_LAYER, personal=OWN_LAYER)
+        own = own_head(site, asked, "1")
+        assert own is not None
+        layers.append(own.heads[0]["out.weight"])
+    assert np.abs(layers[0]).max() > 1e-3
+    np.testing.assert_array_equal(layers[1], MLP["out.weight"])
+
+
+def test_what_is_refused_is_not_paid_for(ledger: Ledger) -> None:
+    site = replace(
+        Toys(simulated=False).site("site-d"),
+        ledger=ledger,
+        dataset=toy_records(0),
+        held_out_dataset=toy_records(1),
+        policy=SitePolicy(),
+    )
+    assert ask(site, ObjectiveName.of("ditto", strength=-1.0), plan=NOISED) == "objective.invalid"
+    assert not ledger.entries()
+
+
 def test_fedrep_moves_the_last_layer_first_and_then_the_others() -> None:
     """Of three steps; the last layer begins at zero, so its first step lets the others move."""
     site = Toys().site("site-e")
     updates = {n: trained(site, 1, head_steps=n) for n in (1, 2, 5)}  # each has its own memory
-    keys = {n: f"own {ObjectiveName.of('own_layer', head_steps=n).to_json()}" for n in updates}
+    keys = {n: f"own {ObjectiveName.of('own_layer', head_steps=n).to_json()} " for n in updates}
     own = {n: site.memory.before("1", keys[n], 2)["out.weight"] for n in updates}
     examples = site.examples[0]
     steps = {n: replace(TASK, steps=n) for n in (1, 2)}
