@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -155,9 +156,39 @@ def leave_now(code: int = 130) -> NoReturn:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Treat SIGTERM like Ctrl-C, so that a stopped job keeps what it has."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Treat SIGTERM like Ctrl-C, and let no interrupt be lost, so that a stopped job ends soon.
+
+    Python drops what is raised in a finaliser or in the callback of a weak reference, an interrupt
+    too: one that is met there is sent again a moment later. And a compiled library that is met
+    while it is imported turns it into an error of its own.
+    """
+    main = threading.main_thread().ident or 0
+    shown, sent, stopped = sys.unraisablehook, list[threading.Timer](), threading.Event()
+
+    def stop(number: int, frame: object) -> None:
+        stopped.set()
+        raise KeyboardInterrupt
+
+    def again(dropped: sys.UnraisableHookArgs) -> None:
+        if dropped.exc_type is not KeyboardInterrupt:
+            shown(dropped)
+            return
+        sent.append(threading.Timer(0.02, signal.pthread_kill, (main, signal.SIGTERM)))
+        sent[-1].start()
+
+    before = {n: signal.signal(n, stop) for n in (signal.SIGTERM, signal.SIGINT)}
+    if before[signal.SIGINT] is signal.SIG_IGN:  # as of a job in a script's background
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.unraisablehook = again
     try:
         yield
+    except Exception as error:
+        if stopped.is_set():
+            raise KeyboardInterrupt from error
+        raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        sys.unraisablehook = shown
+        for timer in sent:
+            timer.cancel()
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -2,6 +2,7 @@ import io
 import logging
 import re
 import signal
+import sys
 import time
 
 import pytest
@@ -83,3 +84,55 @@ def test_sigterm_stops_like_ctrl_c_and_only_inside():
     with pytest.raises(KeyboardInterrupt), stoppable():
         signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_an_interrupt_that_a_library_turned_into_an_error_is_an_interrupt():
+    def work() -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ImportError("initialization failed") from None
+
+    with pytest.raises(KeyboardInterrupt), stoppable():
+        work()
+    with pytest.raises(ImportError), stoppable():
+        raise ImportError
+
+
+def test_an_ignored_interrupt_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with stoppable():
+            signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_that_meets_a_finaliser_is_not_lost():
+    class Held:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)  # where Python drops what is raised
+
+    before = sys.unraisablehook
+
+    def work() -> None:
+        Held()
+        time.sleep(5)
+        pytest.fail("the interrupt was lost")
+
+    with pytest.raises(KeyboardInterrupt), stoppable():
+        work()
+    assert sys.unraisablehook is before
+
+
+def test_what_else_is_dropped_is_shown_as_ever(monkeypatch: pytest.MonkeyPatch):
+    class Held:
+        def __del__(self) -> None:
+            raise ValueError("broken")
+
+    shown: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda dropped: shown.append(dropped.exc_type))
+    with stoppable():
+        Held()
+    assert shown == [ValueError]
