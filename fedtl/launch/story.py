@@ -24,6 +24,7 @@ from fedtl.recipe import Recipe
 from fedtl.recipe.tables import Pace as PaceTable
 from fedtl.rounds import RoundRecord, Settings, State, run
 from fedtl.rounds.checkpoint import load, save
+from fedtl.rounds.handed import is_finished
 from fedtl.rounds.record import Results
 from fedtl.rounds.run import Sites
 from fedtl.strategies import strategy_of
@@ -111,7 +112,7 @@ class Story:
     @property
     def finished(self) -> bool:
         """Whether no round is left."""
-        return self.state.round >= self.rounds or getattr(self.strategy, "finished", False)
+        return self.state.round >= self.rounds or is_finished(self.strategy, self.state.round)
 
     @property
     def kept(self) -> int:

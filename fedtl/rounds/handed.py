@@ -43,6 +43,18 @@ def called(strategy: Strategy, method: str, round_: int) -> Iterator[None]:
         ) from error
 
 
+def is_finished(strategy: Strategy, round_: int) -> bool:
+    """Say whether a strategy wants no more rounds: its ``finished``, where it has one.
+
+    Raises
+    ------
+    StrategyError
+        It raised, see :func:`called`.
+    """
+    with called(strategy, "finished", round_):
+        return bool(getattr(strategy, "finished", False))
+
+
 def _place(strategy: Strategy, error: BaseException) -> str:
     """Name the last line of the strategy's own file that an exception came through."""
     own = {inspect.getfile(cls) for cls in type(strategy).__mro__ if cls.__module__ != "builtins"}

@@ -22,7 +22,7 @@ from fedtl.errors import StrategyError, TransportError
 from fedtl.garbage import undisturbed
 from fedtl.rounds.at_work import AtWork
 from fedtl.rounds.check import usable_evaluations, usable_replies
-from fedtl.rounds.handed import arrays_of, called, head_of, messages_of
+from fedtl.rounds.handed import arrays_of, called, head_of, is_finished, messages_of
 from fedtl.rounds.record import Results, RoundRecord, Settings
 from fedtl.rounds.sites import CohortGrid, by_name, check_minimums, drawn, global_random
 from fedtl.transport.asynchronous import InFlight
@@ -106,7 +106,7 @@ def run(
             on_evaluated(round_ - 1, before)
         history.append(record)
         on_round(State(round_, head, loop.at_work.in_flight), record)
-        if getattr(strategy, "finished", False):
+        if is_finished(strategy, round_):
             break
     return Outcome(head, tuple(history))
 
@@ -149,7 +149,7 @@ class _Loop:
         if last or not self.settings.together:
             results = self._evaluate(round_, new_head, sites)
         clock.append(time.perf_counter())
-        late = at_work.late if last or getattr(strategy, "finished", False) else {}
+        late = at_work.late if last or is_finished(strategy, round_) else {}
         record = RoundRecord(
             round_,
             tuple(sorted({*at_work.cohort(cohort, messages), *late})),

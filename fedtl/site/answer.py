@@ -72,7 +72,7 @@ def _answer_cohort(pairs: Sequence[tuple[Message, Context]], site_of: SiteOf) ->
         ]
         runs = [str(context.run_id) for _, context in pairs]
         answers = train_cohort(sites, request, spent, runs, seals)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if len(pairs) > 1:  # one site's fault must not cost the others anything
             return [reply for one in pairs for reply in _answer_cohort([one], site_of)]
         return [failure_reply(pairs[0][0], failure_of(error, "site"))]
@@ -116,7 +116,7 @@ def _spent(site: Site, context: Context, kind: str) -> int:
 def _guarded(message: Message, answer: Callable[[], Message]) -> Message:
     try:
         return answer()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return failure_reply(message, failure_of(error, "site"))
 
 

@@ -132,7 +132,7 @@ def _isolated(ready: Sequence[_Ready], request: Request) -> list[Arrays | SiteFa
     """Train together; if that fails, one by one, so that only the site at fault fails."""
     try:
         return list(_trained(ready, request))
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # an objective may raise anything
         if len(ready) == 1:
             return [failure_of(error, ready[0].site.name)]
         return [answer for one in ready for answer in _isolated([one], request)]
@@ -195,7 +195,7 @@ def _trained_mlp(one: _Ready, request: Request) -> Arrays:
     return {**trained, **{name: request.arrays[name] for name in own}}
 
 
-def failure_of(error: Exception, site: str) -> SiteFailure:
+def failure_of(error: BaseException, site: str) -> SiteFailure:
     """Log an exception where it happened and turn it into a code without text."""
     if isinstance(error, FedtlError):
         _log.warning("%s: %s", site, error)

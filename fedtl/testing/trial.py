@@ -40,7 +40,7 @@ class Trial:
         with overheard() as logged:
             try:
                 return recorded(self.new())
-            except Exception as error:  # a strategy may raise anything
+            except (Exception, SystemExit) as error:  # a strategy may raise anything
                 return " ".join([told(error), *logged[:1]])
 
     @property

@@ -127,7 +127,7 @@ def given(what: str, *, expected: str) -> Iterator[None]:
         yield
     except (Broken, DoesNotApply):
         raise
-    except Exception as error:  # a strategy may raise anything
+    except (Exception, SystemExit) as error:  # a strategy may raise anything
         raise Broken(what, expected=expected, seen=told(error)) from error
 
 

@@ -31,6 +31,7 @@ METHODS = {
     "aggregate_train": "server_round, replies",
     "configure_evaluate": "server_round, arrays, config, grid",
     "aggregate_evaluate": "server_round, replies",
+    "finished": "",
 }
 CASES = {
     "asks nothing": ("configure_train", "pass", "configure_train returned None."),
@@ -95,6 +96,11 @@ CASES = {
         "return 2 * list(super().configure_train(server_round, arrays, config, grid))",
         "Mine.configure_train returned two messages for one site.",
     ),
+    "raises when asked whether it is finished": (
+        "finished",
+        "return 1 / 0 > 1",
+        "Mine.finished failed in round 1 at line 10 of mine.py: ZeroDivisionError",
+    ),
     "value error": ("aggregate_train", "raise ValueError('few')", "could not combine 6 updates"),
 }
 
@@ -102,8 +108,9 @@ CASES = {
 @pytest.fixture
 def play(tmp_path: Path) -> Callable[[str, str], None]:
     def played(method: str, body: str) -> None:
+        kind = "    @property\n" if method == "finished" else ""
         (tmp_path / "mine.py").write_text(
-            f"{BEGIN}    def {method}(self, {METHODS[method]}):\n        {body}\n"
+            f"{BEGIN}{kind}    def {method}(self, {METHODS[method]}):\n        {body}\n"
         )
         toys = Toys()
         grid = StackedGrid(make_client_app(toys), toys.names, site_of=toys)

@@ -89,6 +89,13 @@ def test_a_site_runs_its_own_copy_and_only_what_its_policy_names(tmp_path: Path)
     assert ask(there, asked) == "objective.other"
 
 
+def test_an_objective_that_ends_its_process_ends_its_answer_only(tmp_path: Path) -> None:
+    body = "raise SystemExit(3)"
+    (tmp_path / "mine.py").write_text(OWN.replace("return self.mu * (weights - 1.0)", body))
+    mine = f"{tmp_path / 'mine.py'}:Pull"
+    assert ask(real_site(tmp_path, mine), ObjectiveName.of(mine)) == "site.failed"
+
+
 @pytest.mark.parametrize(
     ("name", "beside", "code"),
     [

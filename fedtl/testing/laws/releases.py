@@ -63,7 +63,7 @@ def _sums_only(trial: Trial) -> str:
         plain = _plain(trial.new())
     except StrategyError as error:
         return f"no: {error.problem}"
-    except Exception as error:  # whatever it raises, it cannot take it
+    except (Exception, SystemExit) as error:  # whatever it raises, it cannot take it
         return f"no: {told(error)}"
     if difference := differs(hidden, plain, tolerance=_EXACT):
         return f"no: it makes another head of sums ({difference})"
@@ -78,7 +78,7 @@ def distributed_noise(trial: Trial) -> str:
     strategy = trial.new()
     try:
         head = _hidden(strategy, plan_of(strategy, honest_sites=_HONEST))
-    except Exception as error:  # whatever it raises, it cannot take it
+    except (Exception, SystemExit) as error:  # whatever it raises, it cannot take it
         return f"no: {told(error)}"
     finite = all(np.isfinite(values).all() for values in head.values())
     return "yes" if finite else "no: its head is not finite"
