@@ -10,7 +10,6 @@ the last bit: its matrix products are its own, and the rest works on single rows
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
 
 import numpy as np
 import torch
@@ -26,7 +25,7 @@ from fedtl.train.objectives.guide import Guide
 from fedtl.train.optim import Optimizer
 from fedtl.train.streams import Streams, add_normal
 from fedtl.train.task import TrainTask
-from fedtl.train.threads import LARGE, one_thread
+from fedtl.train.threads import LARGE, spread
 
 __all__ = ["Examples", "check_sampling", "fit", "gradient_deviation"]
 
@@ -89,19 +88,30 @@ def fit(
         size = chunk or max(len(sites), 1)
         parts = [slice(start, start + size) for start in range(0, len(sites), size)]
 
-    def large(part: slice) -> bool:
+    @torch.inference_mode()
+    def train(part: slice) -> None:
+        data = [site.to(heads.device) for site in sites[part]]
+        if release is not None and release.unit_cap:
+            data = [site.at_most(release.unit_cap) for site in data]
+        own = rule.part(part) if rule is not None else None
+        weights = trained[part].copy_(heads[part])
+        with np.errstate(over="ignore", invalid="ignore"):
+            _fit_chunk(weights, data, task, release, streams[part], round_, own)
+
+    def is_large(part: slice) -> bool:
         return max(site.x.numel() for site in sites[part]) > LARGE
 
-    for all_threads, group in groupby(sorted(parts, key=large), key=large):
-        with one_thread(unless=all_threads), np.errstate(over="ignore", invalid="ignore"):
-            for part in group:
-                data = [site.to(heads.device) for site in sites[part]]
-                if release is not None and release.unit_cap:
-                    data = [site.at_most(release.unit_cap) for site in data]
-                own = rule.part(part) if rule is not None else None
-                weights = trained[part].copy_(heads[part])
-                _fit_chunk(weights, data, task, release, streams[part], round_, own)
+    small = [part for part in parts if not is_large(part)]
+    size = _multiplications(sites, heads, task)
+    spread(train, small, threads=torch.get_num_threads(), size=size)
+    for part in filter(is_large, parts):
+        train(part)
     return trained
+
+
+def _multiplications(sites: Sequence[Examples], heads: Tensor, task: TrainTask) -> int:
+    rows = sum(len(s) if task.sampling == "full" else min(len(s), task.batch_size) for s in sites)
+    return 2 * task.steps * rows * heads.shape[1] * heads.shape[2]
 
 
 def gradient_deviation(release: Release) -> float:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from typing import ClassVar
+
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from toys import toy_release
 
 from fedtl.train.fit import Examples, fit
-from fedtl.train.objectives import Bound
+from fedtl.train.objectives import Bound, LocalObjective
+from fedtl.train.objectives.objective import Local
 from fedtl.train.objectives.proximal import Proximal
 from fedtl.train.streams import SeededStreams, SystemStreams, add_normal
 from fedtl.train.task import TrainTask
@@ -73,6 +79,71 @@ def test_in_a_cohort_a_site_gets_the_bits_it_gets_alone(
     together = trained(list(range(len(sites))))
     alone = [trained([at])[0] for at in range(len(sites))]
     assert all(torch.equal(a, b) for a, b in zip(together, alone, strict=True))
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_chunks_on_several_threads_give_the_same_bits(
+    private: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedtl.train.threads._WORTH_IT", 1)
+    generator, heads = torch.Generator().manual_seed(1), torch.zeros(40, 3, 17)
+    rows = [torch.randn(20 + at, 17, generator=generator) for at in range(40)]
+    sites = [Examples.of(x, torch.arange(len(x)) % 3) for x in rows]
+    task = TrainTask(rounds=1, steps=5, sampling="poisson", batch_size=8, lr=0.3)
+    release, aim = (toy_release(poisson=True) if private else None), Bound(Watched(mu=0.1))
+
+    def trained(threads: int) -> tuple[torch.Tensor, int]:
+        Watched.seen.clear()
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            streams = [SeededStreams(1, 1, f"site-{at}") for at in range(40)]
+            kwargs = {"task": task, "release": release, "streams": streams, "objective": aim}
+            return fit(heads, sites, **kwargs, chunk=2), len(Watched.seen)
+        finally:
+            torch.set_num_threads(before)
+
+    (one, alone), (many, several) = trained(1), trained(4)
+    assert torch.equal(one, many)
+    assert (alone, several > 1) == (1, True)
+    assert one.abs().sum() > 1
+
+
+class Watched(Proximal):
+    """Keeps which threads asked it, and lets others run meanwhile."""
+
+    seen: ClassVar[set[int]] = set()
+
+    def penalty_gradient(self, weights: torch.Tensor, local: Local) -> torch.Tensor | None:
+        self.seen.add(threading.get_ident())
+        time.sleep(0.001)
+        return super().penalty_gradient(weights, local)
+
+
+def test_an_objective_that_fails_on_a_thread_fails_the_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fedtl.train.threads._WORTH_IT", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    sites = [Examples.of(torch.ones(2, 3), torch.tensor([0, 1]))] * 4
+    streams, task = [SeededStreams(1, 1, "a")] * 4, TrainTask(rounds=1)
+    with pytest.raises(ZeroDivisionError):
+        fit(
+            torch.zeros(4, 2, 3),
+            sites,
+            task=task,
+            release=None,
+            streams=streams,
+            objective=Bound(Failing()),
+            chunk=1,
+        )
+
+
+class Failing(LocalObjective):
+    """Raises in a step."""
+
+    def penalty_gradient(self, weights: torch.Tensor, local: Local) -> torch.Tensor | None:
+        raise ZeroDivisionError
 
 
 def test_a_seeded_sites_noise_is_the_same_beside_a_real_site() -> None:
