@@ -32,19 +32,19 @@ class AgnosticFedAvg(Watching):
             raise ValueError(f"rate = {rate} must be above 0")
         super().__init__()
         self.rate = rate
-        self.mixture: dict[int, float] = {}
+        self.mixture: dict[str, float] = {}
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
         """Move lambda towards the sites that lose most."""
         combined = super().aggregate_evaluate(server_round, replies)
-        nodes = sorted(self.losses)
-        even = 1 / max(len(nodes), 1)
-        before = np.array([self.mixture.get(node, even) for node in nodes])
-        losses = np.array([self.losses[node] for node in nodes])
+        sites = sorted(self.losses)
+        even = 1 / max(len(sites), 1)
+        before = np.array([self.mixture.get(site, even) for site in sites])
+        losses = np.array([self.losses[site] for site in sites])
         after = on_simplex(before + self.rate * losses)
-        self.mixture = {node: float(v) for node, v in zip(nodes, after, strict=True)}
+        self.mixture = {site: float(v) for site, v in zip(sites, after, strict=True)}
         return combined
 
     def aggregate_train(
@@ -56,7 +56,8 @@ class AgnosticFedAvg(Watching):
             return None, None
         heads = [unpack(records(reply.content, ArrayRecord)[0]) for reply in valid]
         even = 1 / max(len(self.mixture), 1)
-        shares = np.array([self.mixture.get(r.metadata.src_node_id, even) for r in valid])
+        own = [self.mixture.get(self.site(r.metadata.src_node_id), even) for r in valid]
+        shares = np.array(own)
         shares = shares / shares.sum() if shares.sum() > 0 else np.full(len(valid), 1 / len(valid))
         mean = {
             name: np.asarray(

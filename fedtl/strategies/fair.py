@@ -22,8 +22,8 @@ class Watching(Averaging):
 
     Attributes
     ----------
-    losses : dict of int to float
-        Node to mean cross-entropy; what nobody told stands at the mean of the others.
+    losses : dict of str to float
+        Site to mean cross-entropy; what nobody told stands at the mean of the others.
     """
 
     needs_evaluations = True
@@ -31,7 +31,7 @@ class Watching(Averaging):
 
     def __init__(self) -> None:
         super().__init__()
-        self.losses: dict[int, float] = {}
+        self.losses: dict[str, float] = {}
         self._head: Arrays = {}
         self._path = 1.0
 
@@ -49,10 +49,10 @@ class Watching(Averaging):
         told = list(replies)
         for reply in told:
             if reply.has_content():
-                self.losses[reply.metadata.src_node_id] = read_evaluation(reply).loss
+                self.losses[self.site(reply.metadata.src_node_id)] = read_evaluation(reply).loss
         return super().aggregate_evaluate(server_round, told)
 
-    def loss_of(self, node: int) -> float:
-        """Return a site's loss; 1 for all before the first evaluation."""
+    def loss_of(self, reply: Message) -> float:
+        """Return the loss of a reply's site; 1 for all before the first evaluation."""
         mean = sum(self.losses.values()) / len(self.losses) if self.losses else 1.0
-        return self.losses.get(node, mean)
+        return self.losses.get(self.site(reply.metadata.src_node_id), mean)

@@ -38,22 +38,17 @@ class Stale(Averaging):
         self.begun: dict[str, int] = {}
         self.heads: dict[int, Arrays] = {}
         self.head: Arrays = {}
-        self._names: dict[int, str] = {}
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Send the newest head, and note to whom."""
-        self.head, self._names = unpack(arrays), getattr(grid, "names", {})
+        self.head = unpack(arrays)
         messages = list(super().configure_train(server_round, arrays, config, grid))
-        self.begun |= {self._name(m.metadata.dst_node_id): server_round for m in messages}
+        self.begun |= {self.site(m.metadata.dst_node_id): server_round for m in messages}
         self.heads[server_round] = self.head
         self.heads = {r: head for r, head in self.heads.items() if r in self.begun.values()}
         return messages
-
-    def _name(self, node: int) -> str:
-        """Return what lasts of a node when it comes back under another number."""
-        return self._names.get(node, str(node))
 
     def moved_to(self, head: Arrays) -> ArrayRecord:
         """Take a head for the newest one, and return it as an answer."""
@@ -64,7 +59,7 @@ class Stale(Averaging):
         """Return what each site moved its head by, and how many rounds old that head is."""
         found: list[tuple[Arrays, int]] = []
         for reply in replies:
-            begun = self.begun.get(self._name(reply.metadata.src_node_id), server_round)
+            begun = self.begun.get(self.site(reply.metadata.src_node_id), server_round)
             start = self.heads.get(begun, self.head)
             head = unpack(records(reply.content, ArrayRecord)[0])
             found.append(({n: head[n] - start[n] for n in head}, server_round - begun))

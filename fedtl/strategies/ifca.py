@@ -80,7 +80,6 @@ class IFCA(Averaging):
         self.clusters: dict[str, int] = {}
         self.heads: list[dict[str, NDArray[np.float32]]] = []
         self._begun: dict[str, NDArray[np.float32]] = {}
-        self._names: dict[int, str] = {}
 
     @property
     def shares(self) -> dict[str, float]:
@@ -112,11 +111,9 @@ class IFCA(Averaging):
         ]
 
     def _known(self, grid: Grid) -> dict[int, str]:
-        """Return the names of the sites that are there, by node, and remember them."""
-        told = getattr(grid, "names", {})
-        there = {node: told.get(node, str(node)) for node in grid.get_node_ids()}
-        self._names.update(there)
-        return there
+        """Return the names of the sites that are there, by node."""
+        self.meet(grid)
+        return {node: self.site(node) for node in grid.get_node_ids()}
 
     def _largest(self) -> int:
         counts = Counter(self.clusters.values())
@@ -167,7 +164,7 @@ class IFCA(Averaging):
             return None, None
         for reply in losses:
             told = _arrays(reply)["sum"]
-            self.clusters[self._names[reply.metadata.src_node_id]] = int(np.argmin(told))
+            self.clusters[self.site(reply.metadata.src_node_id)] = int(np.argmin(told))
         if trained and not self.heads:
             self._begin(trained)
         elif trained:
@@ -176,7 +173,7 @@ class IFCA(Averaging):
 
     def _begin(self, replies: Sequence[Message]) -> None:
         """Make k heads of the first updates, in the order of the sites' names."""
-        by_name = {self._names[m.metadata.src_node_id]: m for m in replies}
+        by_name = {self.site(m.metadata.src_node_id): m for m in replies}
         heads = [_arrays(by_name[name]) for name in sorted(by_name)]
         moved = np.stack([flat(head) - flat(self._begun) for head in heads])
         self.clusters = dict(
@@ -188,7 +185,7 @@ class IFCA(Averaging):
     def _average(self, replies: Sequence[Message]) -> None:
         """Average within clusters; one that nobody answered for keeps its head."""
         for at in range(self.k):
-            own = [m for m in replies if self.clusters[self._names[m.metadata.src_node_id]] == at]
+            own = [m for m in replies if self.clusters[self.site(m.metadata.src_node_id)] == at]
             if own:
                 self.heads[at] = self._mean(own)
 

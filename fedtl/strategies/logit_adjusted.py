@@ -50,7 +50,7 @@ class LogitAdjustedFedAvg(Averaging):
         super().__init__()
         self.tau, self.prior, self.share = tau, prior, share
         self.public = None if prior in ("own", "all") else _public(prior)
-        self.counts: dict[int, NDArray[np.float64]] = {}
+        self.counts: dict[str, NDArray[np.float64]] = {}
         self.needs_updates = prior == "own"
 
     @property
@@ -68,6 +68,7 @@ class LogitAdjustedFedAvg(Averaging):
     ) -> Iterable[Message]:
         """Ask for counts first; then send the frequencies beside the head."""
         if server_round == 1 and self.public is None:
+            self.meet(grid)
             config["server-round"] = server_round
             content = RecordDict({self.configrecord_key: config})
             asked = self._construct_messages(content, list(grid.get_node_ids()), SUMS)
@@ -76,11 +77,11 @@ class LogitAdjustedFedAvg(Averaging):
         named = ObjectiveName("logit_adjusted", {"tau": self.tau})
         classes = _classes(arrays)
         if self.prior != "own":
-            return with_objective(messages, named, {"log_prior": self._log_prior(0, classes)})
+            return with_objective(messages, named, {"log_prior": self._log_prior("", classes)})
         for message in messages:  # every site gets its own, so the head alone is shared
             message.content = HostRecordDict(dict(message.content.items()))
-            node = message.metadata.dst_node_id
-            with_objective([message], named, {"log_prior": self._log_prior(node, classes)})
+            site = self.site(message.metadata.dst_node_id)
+            with_objective([message], named, {"log_prior": self._log_prior(site, classes)})
         return messages
 
     def aggregate_train(
@@ -92,13 +93,13 @@ class LogitAdjustedFedAvg(Averaging):
         valid, _ = self._check_and_log_replies(replies, is_train=True)
         for reply in valid:
             told = unpack(records(reply.content, ArrayRecord)[0])["sum"]
-            self.counts[reply.metadata.src_node_id] = np.array(told, np.float64)
+            self.counts[self.site(reply.metadata.src_node_id)] = np.array(told, np.float64)
         return None, None
 
-    def _log_prior(self, node: int, classes: int) -> NDArray[np.float32]:
+    def _log_prior(self, site: str, classes: int) -> NDArray[np.float32]:
         """Return the log frequencies for a site; those of all sites where it has told none."""
         together = sum(self.counts.values(), np.zeros(classes))
-        counts = self.counts.get(node, together) if self.prior == "own" else together
+        counts = self.counts.get(site, together) if self.prior == "own" else together
         return log_frequencies(counts if self.public is None else self.public)
 
 

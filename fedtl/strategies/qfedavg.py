@@ -43,7 +43,7 @@ class QFedAvg(Watching):
         if not valid:
             return None, None
         heads = [unpack(records(reply.content, ArrayRecord)[0]) for reply in valid]
-        losses = [self.loss_of(reply.metadata.src_node_id) for reply in valid]
+        losses = [self.loss_of(reply) for reply in valid]
         return pack(q_step(self._head, heads, losses, q=self.q, path=self._path)), MetricRecord()
 
 

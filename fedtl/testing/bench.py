@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -88,14 +88,22 @@ class Sites:
 
 
 class NumberedGrid(LocalGrid):
-    """A ``LocalGrid`` whose nodes have other numbers, as random as those of Flower's runtimes."""
+    """A ``LocalGrid`` whose nodes have other numbers, as random as those of Flower's runtimes.
+
+    There a node's number is drawn anew whenever its site comes back; here before every round.
+    """
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__(make_client_app(Sites()), names)
-        drawn = np.random.default_rng(17).permutation(10_000)[: len(names)]
-        self._inside = dict(
-            zip((7_000_000 + int(n) for n in drawn), super().get_node_ids(), strict=True)
-        )
+        self._inside: dict[int, int] = {}
+        self.renumbered(0)
+
+    def renumbered(self, round_: int) -> dict[int, str]:
+        """Draw the numbers of a round, and return what the sites behind them are called."""
+        drawn = np.random.default_rng([17, round_]).permutation(10_000)[: len(self._names)]
+        numbers = [7_000_000 + int(n) for n in drawn]
+        self._inside = dict(zip(numbers, super().get_node_ids(), strict=True))
+        return dict(zip(numbers, self._names, strict=True))
 
     def get_node_ids(self) -> list[int]:
         """Return the numbers, in the order of the names."""
@@ -178,13 +186,14 @@ def play(
     config: ConfigRecord | None = None,
     sites_per_round: int = 0,
     evaluate_every: int = 0,
+    sites: Mapping[int, str] | Callable[[int], Mapping[int, str]] | None = None,
     on_round: Callable[[State, RoundRecord], None] = lambda state, record: None,
 ) -> Outcome:
     """Run the rounds of a strategy on a Grid with the real loop."""
     return run(
         grid,
         strategy,
-        sites={node: told.name for node, told in describe_sites(grid).items()},
+        sites=sites or {node: told.name for node, told in describe_sites(grid).items()},
         start=start or State(0, start_head(strategy)),
         config=config or config_of(strategy),
         settings=Settings(

@@ -42,6 +42,10 @@ WHY: dict[str, str] = {
         "Buckets are drawn by place in the list of replies, which fedtl's loop puts in the order "
         "of the sites' names."
     ),
+    "FedXgbCyclic": (
+        "It remembers whose turn it is by the numbers of nodes: a site that comes back under "
+        "another one has to queue up again."
+    ),
     "FedXgbBagging": "It is for trees: its one array is called `0` and holds bytes.",
     "QFedAvg": "It needs a `train_loss` in every reply; sites of fedtl do not tell one.",
 }

@@ -13,6 +13,7 @@ from flwr.serverapp.strategy import FedAdam, Strategy
 
 from fedtl.strategies.fednova import FedNova
 from fedtl.strategies.fedwhiten import FedWhiten
+from fedtl.strategies.qfedavg import QFedAvg
 from fedtl.strategies.robust.median import Median
 from fedtl.strategies.scaffold import Scaffold
 from fedtl.strategies.updates import Matrix
@@ -114,6 +115,13 @@ class NormalisesTwice(FedNova):
         return pack(head), metrics
 
 
+class KnowsNumbersOnly(QFedAvg):
+    """q-FedAvg that keeps the losses of numbers instead of sites."""
+
+    def site(self, node: int) -> str:
+        return str(node)
+
+
 OWN_FAULTS: dict[type[Strategy], str] = {
     ForgetsSecondMoments: "resume",
     DropsItsControl: "resume",
@@ -123,5 +131,6 @@ OWN_FAULTS: dict[type[Strategy], str] = {
     WhitensForTheDead: "missing sites",
     LosesItsSpeed: "resume",
     NormalisesTwice: "fixed point",
+    KnowsNumbersOnly: "node numbers",
 }
 """A strategy with a fault, and the law that names it."""

@@ -56,8 +56,8 @@ class LocalObjective:
       example, the head and what was sent, never on other examples. It is clipped afterwards.
     * The other hooks see no example. They come after clipping and noise, and cost no privacy.
     * Sites stand side by side in the first axis and know nothing of each other.
-    * The same arguments give the same bits: no random numbers, no state in ``self``. Several threads
-      may ask at once.
+    * The same arguments give the same bits: no random numbers, no state in ``self``.
+    * Several threads may ask at once.
 
     Constructor arguments are the options that travel with a message: numbers, texts and truth
     values, keyword only.
