@@ -128,29 +128,29 @@ def _traffic(recipe: Recipe, width: int, classes: int) -> tuple[int, int, int]:
     """Return bytes of arrays to and from one site in a round, and once from it in sums."""
     from math import prod
 
-    from fedtl.launch.plans import beside_sums, mechanisms_of, sums_size
     from fedtl.strategies import strategy_of
+    from fedtl.strategies.declared import Declared
     from fedtl.train.additive import MECHANISMS, shapes
     from fedtl.train.heads import features_of, initial_head, trained_part
 
-    strategy = strategy_of(recipe)
+    says = Declared.of(strategy_of(recipe))
     head = initial_head(
         recipe.head.kind,
         width,
         classes,
         hidden=recipe.head.hidden,
-        directions=getattr(strategy, "directions", None),
-        feature_map=getattr(strategy, "feature_map", None),
+        directions=says.directions,
+        feature_map=says.feature_map,
     )
     down = sum(values.nbytes for values in head.values())
     up = sum(values.nbytes for values in trained_part(head).values())
-    asked = [name for name in mechanisms_of(strategy) if name in MECHANISMS]
+    asked = [name for name in says.mechanisms if name in MECHANISMS]
     width = features_of(head, width)
-    size = sums_size(strategy, width, classes)
+    size = says.sums_size(width, classes)
     told = [s for name in asked for s in shapes(name, width, classes, size=size).values()]
     sums = sum(8 * prod(shape) for shape in told)
-    if "gradients" not in mechanisms_of(strategy):
-        return down + 8 * beside_sums(strategy, width, classes), sums, 0
+    if not says.gradients:
+        return down + 8 * says.beside_sums(width, classes), sums, 0
     evaluated = recipe.evaluate_every and recipe.privacy.metrics != "off"
     secure = 2 if recipe.transport.secure else 1  # masked words have 64 bits
     return down * (2 if evaluated else 1), up * secure, sums

@@ -15,6 +15,7 @@ from fedtl.rounds import Settings, State, run
 from fedtl.rounds.sites import describe_sites
 from fedtl.site.cohort import train_cohort
 from fedtl.strategies import strategy_of
+from fedtl.strategies.declared import Declared
 from fedtl.train.counts import evaluate
 from fedtl.train.task import TrainTask
 from fedtl.transport.stacked import StackedGrid
@@ -62,7 +63,7 @@ def compare(federation: Federation, progress: Progress) -> Comparison:
 def _without_privacy(federation: Federation, progress: Progress) -> float:
     recipe = federation.recipe
     strategy = strategy_of(recipe)
-    rounds = getattr(strategy, "rounds", recipe.train.rounds)
+    rounds = Declared.of(strategy).rounds or recipe.train.rounds
     site_of = Sites.of(federation, {})
     grid = StackedGrid(make_client_app(site_of), federation.names, site_of=site_of)
     names = {node: d.name for node, d in describe_sites(grid).items()}

@@ -23,7 +23,7 @@ from fedtl.home import only_one, write_atomic
 from fedtl.launch.attendance import Attendance
 from fedtl.launch.labels import Labels
 from fedtl.launch.opening import card_of
-from fedtl.launch.plans import mechanisms_of, plan_of
+from fedtl.launch.plans import plan_of
 from fedtl.launch.run_folder import recipe_of
 from fedtl.launch.simulate import write_result
 from fedtl.launch.story import Story
@@ -37,6 +37,7 @@ from fedtl.recipe.tables import Pace
 from fedtl.report.result import RunResult
 from fedtl.rounds.rollcall import Wanted
 from fedtl.strategies import strategy_of
+from fedtl.strategies.declared import Declared
 from fedtl.transport.buffered import BufferedGrid
 from fedtl.transport.superlink import LONGEST_WAIT, CharteredGrid, FollowedGrid
 from fedtl.wire.charter import sign_charter
@@ -121,8 +122,7 @@ def check_deployable(recipe: Recipe) -> None:
             "send anything but what they train.",
             next_step="Set attack.kind = 'none', or run fedtl simulate.",
         )
-    strategy = strategy_of(recipe)
-    gradients = "gradients" in mechanisms_of(strategy)
+    gradients = Declared.of(strategy_of(recipe)).gradients
     if recipe.privacy.enabled and gradients and not recipe.privacy.public_size:
         raise RecipeError(
             "privacy.public_size is 0, and no site tells its size.",

@@ -9,6 +9,7 @@ from fedtl.recipe import Recipe
 from fedtl.report.result import GLOBAL_HEAD, PERSONAL_HEADS
 from fedtl.report.words import plural
 from fedtl.strategies import strategy_of
+from fedtl.strategies.declared import Declared
 from fedtl.train.personal import PersonalHead, make_personal
 
 NOT_EVALUATED = "The head was not evaluated (privacy.metrics = off)."
@@ -48,7 +49,7 @@ _PERSONAL = {
 
 
 def _personal(recipe: Recipe) -> PersonalHead | None:
-    named = getattr(strategy_of(recipe), "personal", None)
+    named = Declared.of(strategy_of(recipe)).personal
     return None if named is None else make_personal(named)
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from math import prod
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -16,8 +15,8 @@ from fedtl.privacy.secagg import least_sites
 from fedtl.recipe import Recipe
 from fedtl.rounds import Settings
 from fedtl.strategies import strategy_of
+from fedtl.strategies.declared import Declared
 from fedtl.train.counts import LABELS_NORM, METRICS_NORM
-from fedtl.train.objectives import ObjectiveName, make_statistic
 from fedtl.wire.messages import ADDITIVE
 
 FEATURE_NORM = 1.01**0.5
@@ -44,21 +43,21 @@ def plan_of(recipe: Recipe, *, mean_size: float, sites: int) -> PrivacyPlan | No
     privacy = recipe.privacy
     if not privacy.enabled:
         return None
-    strategy = strategy_of(recipe)
+    says = Declared.of(strategy_of(recipe))
     size = float(privacy.public_size or max(round(mean_size), 1))
-    rounds = getattr(strategy, "rounds", recipe.train.rounds)
+    rounds = says.rounds or recipe.train.rounds
     return plan_for(
         *_updates(
             recipe,
-            rounds_by(strategy, rounds),
+            says.asked(rounds),
             size=size,
             honest=_honest(recipe, sites),
-            sums_norm=getattr(strategy, "sums_norm", 1.0),
+            sums_norm=says.sums_norm,
         ),
         *_told(recipe, rounds),
         epsilon=privacy.epsilon,
         delta=privacy.delta,
-        shares=_shares(recipe, mechanisms_of(strategy), getattr(strategy, "shares", None)),
+        shares=_shares(recipe, says),
         accountant=privacy.accountant,
         noise_multiplier=privacy.noise_multiplier,
     )
@@ -124,11 +123,9 @@ def _told(recipe: Recipe, rounds: int) -> list[Release]:
     return told
 
 
-def _shares(
-    recipe: Recipe, asked: Sequence[str], wanted: Mapping[str, float] | None
-) -> dict[str, float]:
+def _shares(recipe: Recipe, says: Declared) -> dict[str, float]:
     """Return how the budget of training records is split: as a strategy wants, beside labels."""
-    given = dict(wanted) if wanted else dict.fromkeys(asked, 1 / len(asked))
+    given = dict(says.shares or dict.fromkeys(says.mechanisms, 1 / len(says.mechanisms)))
     if recipe.privacy.labels != "noised":
         return given
     left = 1.0 - LABELS_SHARE
@@ -145,40 +142,6 @@ def settings_of(recipe: Recipe, rounds: int) -> Settings:
         timeout=recipe.transport.timeout,
         metrics=recipe.privacy.metrics,
     )
-
-
-def mechanisms_of(strategy: object) -> tuple[Mechanism, ...]:
-    """Return what a strategy asks the sites to release: its ``mechanisms``, or gradients."""
-    asked: tuple[Mechanism, ...] = getattr(strategy, "mechanisms", ("gradients",))
-    return asked
-
-
-def rounds_by(strategy: object, rounds: int) -> dict[Mechanism, int]:
-    """Return in how many of a run's rounds a strategy asks for what.
-
-    Anything but gradients is asked for once, in a round of its own before them; sums in as many
-    rounds as a strategy's ``sums_rounds(rounds)`` says, wherever they are.
-    """
-    asked = dict.fromkeys(mechanisms_of(strategy), 1)
-    wanted: Callable[[int], int] | None = getattr(strategy, "sums_rounds", None)
-    if "sums" in asked and wanted is not None:
-        asked["sums"] = max(wanted(rounds), 1)
-    if "gradients" in asked:
-        asked["gradients"] = rounds - sum(n for name, n in asked.items() if name != "gradients")
-    return asked
-
-
-def sums_size(strategy: object, width: int, classes: int) -> int:
-    """Return how many numbers a strategy's own ``statistic`` has; 0 if it has none."""
-    named: ObjectiveName | None = getattr(strategy, "statistic", None)
-    return make_statistic(named).size(width, classes) if named is not None else 0
-
-
-def beside_sums(strategy: object, width: int, classes: int) -> int:
-    """Return how many numbers go to a site with a request for a strategy's own ``statistic``."""
-    named: ObjectiveName | None = getattr(strategy, "statistic", None)
-    sent = make_statistic(named).sends(width, classes) if named is not None else {}
-    return sum(prod(shape) for shape in sent.values())
 
 
 def releases_per_round(recipe: Recipe) -> dict[str, int]:
@@ -212,7 +175,7 @@ def cautions(recipe: Recipe, manifest: Manifest, rows: Sequence[SiteRows]) -> li
     """Return what is allowed in a recipe and seldom meant, in sentences."""
     privacy, said = recipe.privacy, []
     asked = cohort_size(recipe, len(rows))
-    if asked < len(rows) and getattr(strategy_of(recipe), "rounds", 0) == 1:
+    if asked < len(rows) and Declared.of(strategy_of(recipe)).rounds == 1:
         said.append(
             f"Strategy '{recipe.strategy.name}' asks the sites once, and train.sites_per_round = "
             f"{asked} leaves {len(rows) - asked} of {len(rows)} sites out of its head for good."

@@ -23,6 +23,7 @@ from fedtl.rng import stream
 from fedtl.rounds import Settings, State, run
 from fedtl.rounds.sites import describe_sites
 from fedtl.strategies import strategy_of
+from fedtl.strategies.declared import Declared
 from fedtl.train.task import TrainTask
 from fedtl.transport.attacks import STRENGTHS
 from fedtl.transport.stacked import StackedGrid
@@ -132,7 +133,7 @@ def _accuracies(federation: Federation) -> tuple[float, ...]:
         start=State(0, federation.terms.initial_head(strategy)),
         config=task_config(TrainTask.of(recipe), None, seed=recipe.seed),
         settings=Settings(
-            rounds=getattr(strategy, "rounds", recipe.train.rounds),
+            rounds=Declared.of(strategy).rounds or recipe.train.rounds,
             sites_per_round=recipe.train.sites_per_round,
             seed=recipe.seed,
         ),

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fedtl.launch.plans import sums_size
 from fedtl.launch.terms import Terms
 from fedtl.rounds.summable import check_summable
+from fedtl.strategies.declared import Declared
 from fedtl.train.additive import shapes
 from fedtl.train.heads import features_of, trained_part
 from fedtl.transport.journal import Journal
@@ -31,7 +31,7 @@ def secured(
     StrategyError
         The strategy needs the single updates.
     """
-    head = terms.initial_head(strategy)
+    head, says = terms.initial_head(strategy), Declared.of(strategy)
     width, classes = features_of(head, terms.width), len(terms.classes)
     check_summable(strategy, head)
     return SecureAggregationGrid(
@@ -40,7 +40,7 @@ def secured(
         shapes={
             TRAIN: {name: values.shape for name, values in trained_part(head).items()},
             **{
-                kind: shapes(name, width, classes, size=sums_size(strategy, width, classes))
+                kind: shapes(name, width, classes, size=says.sums_size(width, classes))
                 for kind, name in ADDITIVE.items()
             },
         },

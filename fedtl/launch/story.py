@@ -14,7 +14,7 @@ from flwr.serverapp.strategy import Strategy
 from fedtl.errors import RecipeError
 from fedtl.launch.history import Entry, Tally, load_history, save_history
 from fedtl.launch.labels import Labels, load_labels, save_labels, told_labels
-from fedtl.launch.plans import mechanisms_of, releases_per_round, settings_of
+from fedtl.launch.plans import releases_per_round, settings_of
 from fedtl.launch.progress import Progress
 from fedtl.launch.run_folder import CHECKPOINT
 from fedtl.launch.secure import secured
@@ -28,6 +28,7 @@ from fedtl.rounds.handed import is_finished
 from fedtl.rounds.record import Results
 from fedtl.rounds.run import Sites
 from fedtl.strategies import strategy_of
+from fedtl.strategies.declared import Declared
 from fedtl.train.task import TrainTask
 from fedtl.transport.compress import CompressedGrid
 from fedtl.transport.journal import Journal
@@ -50,8 +51,9 @@ def check_head_kind(recipe: Recipe, strategy: Strategy) -> None:
     RecipeError
         They do not go together.
     """
-    linear = mechanisms_of(strategy) != ("gradients",)
-    wanted = "linear" if linear else getattr(strategy, "head_kind", recipe.head.kind)
+    says = Declared.of(strategy)
+    linear = says.mechanisms != ("gradients",)
+    wanted = "linear" if linear else says.head_kind or recipe.head.kind
     if wanted != recipe.head.kind:
         raise RecipeError(
             f"Strategy '{recipe.strategy.name}' makes {wanted} heads, head.kind is "
@@ -92,13 +94,14 @@ class Story:
                 "sites that began with one head.",
                 next_step="Set pace.buffer = 0 or transport.secure = false.",
             )
-        if getattr(self.strategy, "needs_evaluations", False) and recipe.privacy.metrics == "off":
+        says = Declared.of(self.strategy)
+        if says.needs_evaluations and recipe.privacy.metrics == "off":
             raise RecipeError(
                 f"strategy '{recipe.strategy.name}' with {[*recipe.strategy.around]} around it "
                 "looks at held-out results, and privacy.metrics is 'off'.",
                 next_step="Set privacy.metrics = 'noised' or 'clear', or choose another strategy.",
             )
-        self.rounds = getattr(self.strategy, "rounds", recipe.train.rounds)
+        self.rounds = says.rounds or recipe.train.rounds
         self.take_up()
 
     def take_up(self) -> None:

@@ -9,6 +9,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fedtl.backbone import BackboneCard
 from fedtl.recipe import Recipe
+from fedtl.strategies.declared import Declared
 from fedtl.train.heads import initial_head
 
 
@@ -35,12 +36,13 @@ class Terms:
 
     def initial_head(self, strategy: Strategy) -> dict[str, np.ndarray]:
         """Return the head that every site starts from, with what the strategy wants in it."""
+        says = Declared.of(strategy)
         return initial_head(
             self.recipe.head.kind,
             self.width,
             len(self.classes),
             hidden=self.recipe.head.hidden,
             seed=self.recipe.seed,
-            directions=getattr(strategy, "directions", None),
-            feature_map=getattr(strategy, "feature_map", None),
+            directions=says.directions,
+            feature_map=says.feature_map,
         )

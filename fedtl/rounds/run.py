@@ -25,6 +25,7 @@ from fedtl.rounds.check import usable_evaluations, usable_replies
 from fedtl.rounds.handed import arrays_of, called, head_of, is_finished, messages_of
 from fedtl.rounds.record import Results, RoundRecord, Settings
 from fedtl.rounds.sites import CohortGrid, by_name, check_minimums, drawn, global_random
+from fedtl.strategies.declared import Declared
 from fedtl.transport.asynchronous import InFlight
 from fedtl.types import Arrays
 from fedtl.wire.arrays import pack
@@ -210,7 +211,7 @@ class _Loop:
 
         A strategy may skip it as well.
         """
-        personal, last = getattr(self.strategy, "personal", None), round_ == self.settings.rounds
+        personal, last = Declared.of(self.strategy).personal, round_ == self.settings.rounds
         if round_ < 1 or not (self.settings.due(round_) or (personal and last)):
             return []
         away = frozenset() if last else self.at_work.silent

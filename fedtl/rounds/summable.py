@@ -10,6 +10,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import Strategy
 
 from fedtl.errors import StrategyError
+from fedtl.strategies.declared import Declared
 from fedtl.transport.local import LocalGrid
 from fedtl.types import Arrays
 from fedtl.wire.arrays import pack, unpack
@@ -37,9 +38,10 @@ def check_summable(strategy: Strategy, head: Arrays) -> None:
     StrategyError
         With code ``strategy.needs-updates``.
     """
-    if getattr(strategy, "needs_updates", False):
+    says = Declared.of(strategy)
+    if says.needs_updates:
         raise _needs_updates(strategy)
-    if "gradients" not in getattr(strategy, "mechanisms", ("gradients",)):
+    if not says.gradients:
         return  # statistics are made to be added up
     rng = np.random.default_rng(1)
     updates: list[Arrays] = [
@@ -70,7 +72,7 @@ def _needs_updates(strategy: Strategy) -> StrategyError:
 def _combined(strategy: Strategy, head: Arrays, updates: list[Arrays]) -> Arrays:
     tried = copy.deepcopy(strategy)
     grid = LocalGrid(ClientApp(), [f"invented-{at}" for at in range(_SITES)])
-    first = len(getattr(strategy, "mechanisms", ("gradients",)))  # gradients come last
+    first = len(Declared.of(strategy).mechanisms)  # gradients come last
     list(tried.configure_train(first, pack(head), ConfigRecord(), grid))
     replies = []
     for node, update in zip(grid.get_node_ids(), updates, strict=True):

@@ -26,6 +26,7 @@ from fedtl.privacy.plan import PrivacyPlan
 from fedtl.strategies import make_strategy
 from fedtl.strategies.around import Around
 from fedtl.strategies.closed import ClosedForm, above_zero, within
+from fedtl.strategies.declared import Declared
 from fedtl.train.closed_form import preconditioner
 from fedtl.train.heads import trained_part
 from fedtl.train.random_features import RandomMap
@@ -80,7 +81,7 @@ class Refined(Around):
         self.first = _closed(start)
         if scale:
             self.first.scale = scale
-        if getattr(self.inner, "mechanisms", ("gradients",)) != ("gradients",):
+        if Declared.of(self.inner).mechanisms != ("gradients",):
             raise ValueError(f"then = {then!r} asks for more than gradients")
         if precondition and type(self.inner) is not FedAvg:
             raise ValueError(f"precondition is for then = 'fedavg', which averages, not {then!r}")
@@ -98,12 +99,12 @@ class Refined(Around):
     @property
     def feature_map(self) -> RandomMap | None:
         """The features that the head looks at, as the start wants."""
-        return getattr(self.first, "feature_map", None)
+        return Declared.of(self.first).feature_map
 
     @property
     def needs_updates(self) -> bool:
         """Whether the start or what follows looks at single sites."""
-        return any(getattr(part, "needs_updates", False) for part in (self.first, self.inner))
+        return any(Declared.of(part).needs_updates for part in (self.first, self.inner))
 
     @property
     def inverse(self) -> NDArray[np.float32] | None:

@@ -17,12 +17,12 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedtl.apps.client import make_client_app
-from fedtl.launch.plans import mechanisms_of
 from fedtl.privacy.plan import PrivacyPlan, Release
 from fedtl.rounds import Outcome, RoundRecord, Settings, State, run
 from fedtl.rounds.sites import CohortGrid, describe_sites
 from fedtl.site.memory import Memory
 from fedtl.site.site import Site
+from fedtl.strategies.declared import Declared
 from fedtl.train.fit import Examples
 from fedtl.train.heads import initial_head, trained_part
 from fedtl.train.task import TrainTask
@@ -133,20 +133,20 @@ def stacked_grid(names: Sequence[str] = NAMES) -> StackedGrid:
 
 def rounds_of(strategy: Strategy, gradients: int = ROUNDS) -> int:
     """Return how many rounds are looked at: all sums, and some rounds of gradients."""
-    kinds = mechanisms_of(strategy)
-    most = len(kinds) - 1 + gradients if "gradients" in kinds else len(kinds)
-    return int(getattr(strategy, "rounds", most))
+    says = Declared.of(strategy)
+    return says.rounds or len(says.mechanisms) + (gradients - 1 if says.gradients else 0)
 
 
 def start_head(strategy: Strategy) -> dict[str, np.ndarray]:
     """Return a head that is not zero: a sum of zeros looks like their mean."""
+    says = Declared.of(strategy)
     head = initial_head(
-        getattr(strategy, "head_kind", "linear"),
+        says.head_kind or "linear",
         WIDTH,
         len(CLASSES),
         hidden=WIDTH,
-        directions=getattr(strategy, "directions", None),
-        feature_map=getattr(strategy, "feature_map", None),
+        directions=says.directions,
+        feature_map=says.feature_map,
     )
     rng = np.random.default_rng(11)
     drawn = {name: 0.3 * rng.normal(size=v.shape) for name, v in trained_part(head).items()}
@@ -172,7 +172,7 @@ def plan_of(strategy: Strategy, *, honest_sites: int = 0) -> PrivacyPlan:
             public_size=40.0,
             honest_sites=honest_sites,
         )
-        for mechanism in mechanisms_of(strategy)
+        for mechanism in Declared.of(strategy).mechanisms
     )
     return PrivacyPlan(1e4, 1e-5, releases)
 

@@ -44,6 +44,11 @@ class Shares(FedAvg):
 class Counts(FedAvg):
     statistic = "counts"
 
+class Personal(FedAvg):
+    @property
+    def personal(self):
+        return 1 / 0
+
 class Ends(FedAvg):
     def __init__(self):
         raise SystemExit(4)
@@ -106,6 +111,10 @@ def test_json_says_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         (
             ["{folder}/faulty.py"],
             "names a file, and no class in it. Write {folder}/faulty.py:Faulty",
+        ),
+        (
+            ["{folder}/declares.py:Personal"],
+            "fails when it is asked for what it needs: ZeroDivisionError: division by zero.",
         ),
         (["{folder}/exits.py:Mine"], "fails at line 2: SystemExit: 3"),
         (["{folder}/beside.py:Mine"], "set PYTHONPATH={folder}"),

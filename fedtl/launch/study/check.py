@@ -21,6 +21,7 @@ from fedtl.recipe.tables import Pace
 from fedtl.rounds.sites import check_minimums
 from fedtl.rounds.summable import check_summable
 from fedtl.strategies import strategy_of
+from fedtl.strategies.declared import Declared
 from fedtl.strategies.robust.mixing import Mixing
 from fedtl.strategies.robust.rule import Robust, check_cohort
 
@@ -79,7 +80,7 @@ def _rounds(recipe: Recipe) -> int:
             next_step="Set transport.via = 'stacked'.",
         )
     strategy = strategy_of(recipe)
-    small = _invented(max(16, (getattr(strategy, "directions", None) or 0) + 1))
+    small = _invented(max(16, (Declared.of(strategy).directions or 0) + 1))
     story = CellStory(Terms(recipe, small, ("a", "b", "c")), None, Path(), silent)
     _check_sites(story.strategy, recipe)
     if recipe.transport.secure:

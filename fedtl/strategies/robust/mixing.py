@@ -10,6 +10,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fedtl.strategies.around import Around
+from fedtl.strategies.declared import Declared
 from fedtl.strategies.robust.rule import check_cohort
 from fedtl.strategies.updates import Matrix, Updates, replaced
 from fedtl.types import Arrays
@@ -28,7 +29,7 @@ class Mixing(Around):
     needs_updates = True
 
     def __init__(self, inner: Strategy) -> None:
-        asked = getattr(inner, "mechanisms", ("gradients",))
+        asked = Declared.of(inner).mechanisms
         if tuple(asked) != ("gradients",):
             raise ValueError(
                 f"{type(self).__name__} mixes updates, and {type(inner).__name__} asks for "

@@ -6,9 +6,9 @@ import numpy as np
 from flwr.serverapp.strategy import Strategy
 
 from fedtl.errors import StrategyError
-from fedtl.launch.plans import sums_size
 from fedtl.privacy.plan import PrivacyPlan
 from fedtl.rounds.summable import check_summable
+from fedtl.strategies.declared import Declared
 from fedtl.testing.bench import (
     CLASSES,
     NAMES,
@@ -94,7 +94,7 @@ def _hidden(strategy: Strategy, plan: PrivacyPlan | None) -> Arrays:
     inner, head = local_grid(), start_head(strategy)
     trained = {name: values.shape for name, values in trained_part(head).items()}
     width, classes = features_of(head, WIDTH), len(CLASSES)
-    size = sums_size(strategy, width, classes)
+    size = Declared.of(strategy).sums_size(width, classes)
     grid = SecureAggregationGrid(
         inner,
         names=dict(zip(inner.get_node_ids(), NAMES, strict=True)),

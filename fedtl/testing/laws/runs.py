@@ -14,9 +14,9 @@ from flwr.serverapp import Grid
 
 from fedtl.apps.client import make_client_app
 from fedtl.errors import StrategyError, TransportError
-from fedtl.launch.plans import mechanisms_of
 from fedtl.rounds import State
 from fedtl.rounds.checkpoint import load, save
+from fedtl.strategies.declared import Declared
 from fedtl.testing.bench import (
     NAMES,
     SEED,
@@ -105,7 +105,7 @@ SPOILED: dict[str, Callable[[Message], Message | None]] = {
 def bad_replies(trial: Trial) -> None:
     """Let a site that sends NaN, a wrong shape or nothing cost itself alone."""
     _ = trial.steps
-    rounds = min(trial.rounds, len(mechanisms_of(trial.new())) + 1)
+    rounds = min(trial.rounds, len(Declared.of(trial.new()).mechanisms) + 1)
     law = "the head of a run in which that site says that it failed"
     with given(f"{NAMES[2]} fails in every round", expected="a head"):
         expected = _played(trial, SpoiledGrid(local_grid(), _refused), rounds)
@@ -123,7 +123,7 @@ def _played(trial: Trial, grid: Grid, rounds: int = 0, cohort: int = 0) -> Array
 def missing_sites(trial: Trial) -> None:
     """Count a lost site as little as one that is not there (strategies of sums)."""
     _ = trial.steps
-    sums = [m for m in mechanisms_of(trial.new()) if m in ADDITIVE.values()]
+    sums = [m for m in Declared.of(trial.new()).mechanisms if m in ADDITIVE.values()]
     if not sums:
         raise DoesNotApply("it asks for no sums; see 'fixed point'")
     what = f"{NAMES[2]} sends nothing"
