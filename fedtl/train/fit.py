@@ -2,9 +2,10 @@
 
 ``fit`` trains S linear heads on S sites. The heads are ``[S, C, d]``; the examples of a step are
 rows, site after site, so one site is S = 1 and a cohort is S = N, of any sizes and without padding.
-The site axis is walked in chunks: on a GPU the whole cohort at once, on a CPU as many sites as the
-processor's cache holds. On a CPU a site's numbers do not depend on who else is in the cohort, to
-the last bit: its matrix products are its own, and the rest works on single rows or numbers.
+The site axis is walked in chunks: on a GPU the whole cohort at once, on a CPU as many sites as a
+core's cache holds, on all cores. On a CPU a site's numbers do not depend on who else is in the
+cohort, to the last bit: its matrix products are its own, and the rest works on single rows or
+numbers.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ from fedtl.train.task import TrainTask
 from fedtl.train.threads import LARGE, spread
 
 __all__ = ["Examples", "check_sampling", "fit", "gradient_deviation"]
+
+_PRODUCT = 1 << 19
+"""Multiplications in a site's product beyond which threads do not just wait for the interpreter."""
 
 
 @torch.inference_mode()
@@ -102,16 +106,14 @@ def fit(
         return max(site.x.numel() for site in sites[part]) > LARGE
 
     small = [part for part in parts if not is_large(part)]
-    size = _multiplications(sites, heads, task)
-    spread(train, small, threads=torch.get_num_threads(), size=size)
+    _, classes, d = heads.shape
+    rows = sum(len(s) if task.sampling == "full" else min(len(s), task.batch_size) for s in sites)
+    several = len(parts) > 1 and rows * classes * d > _PRODUCT * len(sites)
+    threads = torch.get_num_threads() if several else 1
+    spread(train, small, threads=threads, size=2 * task.steps * rows * classes * d)
     for part in filter(is_large, parts):
         train(part)
     return trained
-
-
-def _multiplications(sites: Sequence[Examples], heads: Tensor, task: TrainTask) -> int:
-    rows = sum(len(s) if task.sampling == "full" else min(len(s), task.batch_size) for s in sites)
-    return 2 * task.steps * rows * heads.shape[1] * heads.shape[2]
 
 
 def gradient_deviation(release: Release) -> float:

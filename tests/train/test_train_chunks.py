@@ -86,6 +86,7 @@ def test_chunks_on_several_threads_give_the_same_bits(
     private: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fedtl.train.threads._WORTH_IT", 1)
+    monkeypatch.setattr("fedtl.train.fit._PRODUCT", 1)
     generator, heads = torch.Generator().manual_seed(1), torch.zeros(40, 3, 17)
     rows = [torch.randn(20 + at, 17, generator=generator) for at in range(40)]
     sites = [Examples.of(x, torch.arange(len(x)) % 3) for x in rows]
@@ -124,6 +125,7 @@ def test_an_objective_that_fails_on_a_thread_fails_the_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("fedtl.train.threads._WORTH_IT", 1)
+    monkeypatch.setattr("fedtl.train.fit._PRODUCT", 1)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     sites = [Examples.of(torch.ones(2, 3), torch.tensor([0, 1]))] * 4
     streams, task = [SeededStreams(1, 1, "a")] * 4, TrainTask(rounds=1)
