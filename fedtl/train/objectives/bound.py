@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fedtl.errors import FedtlError
@@ -66,7 +69,9 @@ class Bound:
             With code ``objective.memory``: a site remembers something of another shape.
         """
         memory = {
-            f"{what}/{name}": torch.stack([_kept(m, f"{what}/{name}", values) for m in memories])
+            f"{what}/{name}": torch.from_numpy(
+                np.stack([_kept(m, f"{what}/{name}", values) for m in memories])
+            )
             for what in rule.remembers
             for name, values in head.items()
         }
@@ -161,14 +166,14 @@ def invalid(rule: LocalObjective, what: str) -> FedtlError:
     )
 
 
-def _kept(memory: Arrays, name: str, like: object) -> Tensor:
-    shape = getattr(like, "shape", ())
+def _kept(memory: Arrays, name: str, like: NDArray[Any]) -> NDArray[Any]:
     if name not in memory:
-        return torch.zeros(shape)
-    if memory[name].shape != shape:
+        return np.zeros_like(like, np.float32)
+    if memory[name].shape != like.shape:
         raise FedtlError(
-            f"The site remembers '{name}' in the shape {memory[name].shape}, the head has {shape}.",
+            f"The site remembers '{name}' in the shape {memory[name].shape}, the head has "
+            f"{like.shape}.",
             next_step="Start a new run: another head needs another memory.",
             code="objective.memory",
         )
-    return torch.from_numpy(memory[name].copy())
+    return memory[name]

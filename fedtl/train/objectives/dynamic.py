@@ -40,4 +40,4 @@ class DynamicRegulariser(LocalObjective):
 
     def remember(self, trained: Tensor, local: Local) -> Mapping[str, Tensor]:
         """Return the new g_i."""
-        return {DUAL: local.remembered(DUAL).sub(trained - local.start, alpha=self.alpha)}
+        return {DUAL: (local.start - trained).mul_(self.alpha).add_(local.remembered(DUAL))}

@@ -33,5 +33,5 @@ class ControlVariates(LocalObjective):
 
     def remember(self, trained: Tensor, local: Local) -> Mapping[str, Tensor]:
         """Return the new c_i."""
-        gradient = (local.start - trained) / local.path
-        return {CONTROL: gradient + local.remembered(CONTROL) - local.received(CONTROL)}
+        gradient = (local.start - trained).div_(local.path)
+        return {CONTROL: gradient.add_(local.remembered(CONTROL)).sub_(local.received(CONTROL))}
