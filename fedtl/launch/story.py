@@ -52,8 +52,8 @@ def check_head_kind(recipe: Recipe, strategy: Strategy) -> None:
         They do not go together.
     """
     says = Declared.of(strategy)
-    linear = says.mechanisms != ("gradients",)
-    wanted = "linear" if linear else says.head_kind or recipe.head.kind
+    own = says.head_kind if says.only_gradients else "linear"
+    wanted = own or recipe.head.kind
     if wanted != recipe.head.kind:
         raise RecipeError(
             f"Strategy '{recipe.strategy.name}' makes {wanted} heads, head.kind is "

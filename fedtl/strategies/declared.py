@@ -13,6 +13,7 @@ from fedtl.errors import StrategyError, nearest
 from fedtl.privacy.release import MECHANISMS, Mechanism
 from fedtl.train.objectives import ObjectiveName, make_statistic
 from fedtl.train.random_features import RandomMap
+from fedtl.train.task import HEADS
 
 _NOT_UPDATES = ("labels", "metrics")
 """Releases that fedtl asks for by itself."""
@@ -73,6 +74,11 @@ class Declared:
         """Whether sites train heads for it."""
         return "gradients" in self.mechanisms
 
+    @property
+    def only_gradients(self) -> bool:
+        """Whether it asks for nothing else."""
+        return tuple(self.mechanisms) == ("gradients",)
+
     def asked(self, rounds: int) -> dict[Mechanism, int]:
         """Return in how many of a run's rounds it asks for what.
 
@@ -97,9 +103,7 @@ class Declared:
 
 
 def check_declared(strategy: Strategy, name: str) -> None:
-    """Refuse a ``mechanisms``, ``shares``, ``rounds``, ``statistic`` or ``sums_norm`` of no use.
-
-    Whatever is a property and raises is refused as well.
+    """Refuse what cannot be, and properties that raise.
 
     Parameters
     ----------
@@ -112,7 +116,7 @@ def check_declared(strategy: Strategy, name: str) -> None:
         With code ``strategy.declared``: names the attribute, its value, and what it should be.
     """
     try:
-        asked = Declared.of(strategy).mechanisms
+        says = Declared.of(strategy)
     except Exception as error:  # a property may raise anything
         raise StrategyError(
             f"Strategy '{name}' fails when it is asked for what it needs: "
@@ -120,16 +124,23 @@ def check_declared(strategy: Strategy, name: str) -> None:
             next_step=f"Mend its properties: {', '.join(f.name for f in fields(Declared))}.",
             code="strategy.declared",
         ) from error
-    if wrong := _of_mechanisms(asked):
-        raise _wrong(name, "mechanisms", asked, wrong)
-    shared = partial(_is_shared, frozenset(asked))
+    if wrong := _of_mechanisms(says.mechanisms):
+        raise _wrong(name, "mechanisms", says.mechanisms, wrong)
+    shared = partial(_is_shared, frozenset(says.mechanisms))
     for attribute, wanted, fits in (
         ("shares", "a dict with a share above 0 for each of its mechanisms", shared),
         ("rounds", "a whole number of at least 1", _is_count),
         ("sums_norm", "a number above 0", _is_positive),
+        ("sums_rounds", "a method of a number of rounds", callable),
         ("statistic", "an ObjectiveName: ObjectiveName.of(...)", _is_name),
+        ("personal", "an ObjectiveName: ObjectiveName.of(...)", _is_name),
+        ("directions", "a whole number of at least 1", _is_count),
+        ("feature_map", "a RandomMap", _is_map),
+        ("head_kind", f"one of {', '.join(HEADS)}", HEADS.__contains__),
+        ("needs_updates", "True or False", _is_truth),
+        ("needs_evaluations", "True or False", _is_truth),
     ):
-        value = getattr(strategy, attribute, None)
+        value = getattr(says, attribute)
         if value is not None and not fits(value):
             raise _wrong(name, attribute, value, f"Give {wanted}.")
 
@@ -166,3 +177,11 @@ def _is_positive(value: object) -> bool:
 
 def _is_name(value: object) -> bool:
     return isinstance(value, ObjectiveName)
+
+
+def _is_map(value: object) -> bool:
+    return isinstance(value, RandomMap)
+
+
+def _is_truth(value: object) -> bool:
+    return isinstance(value, bool)

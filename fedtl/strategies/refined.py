@@ -81,7 +81,7 @@ class Refined(Around):
         self.first = _closed(start)
         if scale:
             self.first.scale = scale
-        if Declared.of(self.inner).mechanisms != ("gradients",):
+        if not Declared.of(self.inner).only_gradients:
             raise ValueError(f"then = {then!r} asks for more than gradients")
         if precondition and type(self.inner) is not FedAvg:
             raise ValueError(f"precondition is for then = 'fedavg', which averages, not {then!r}")

@@ -156,9 +156,8 @@ def chunks(sites: Sequence[Examples], task: TrainTask) -> Iterator[slice]:
     """Cut a cohort into chunks whose batches fit the cache together; a large site is alone."""
     start = held = 0
     for end, site in enumerate(sites):
-        rows = len(site) if task.sampling == "full" else min(len(site), task.batch_size)
         blocked = len(site) > ROWS_AT_ONCE and task.sampling != "shuffle"
-        size = _CACHE if blocked else rows * site.x.shape[1]
+        size = _CACHE if blocked else task.rows(len(site)) * site.x.shape[1]
         if end > start and held + size > _CACHE:
             yield slice(start, end)
             start, held = end, 0

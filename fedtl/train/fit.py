@@ -92,7 +92,7 @@ def fit(
         size = chunk or max(len(sites), 1)
         parts = [slice(start, start + size) for start in range(0, len(sites), size)]
 
-    @torch.inference_mode()
+    @torch.inference_mode()  # threads have modes of their own
     def train(part: slice) -> None:
         data = [site.to(heads.device) for site in sites[part]]
         if release is not None and release.unit_cap:
@@ -106,11 +106,10 @@ def fit(
         return max(site.x.numel() for site in sites[part]) > LARGE
 
     small = [part for part in parts if not is_large(part)]
-    _, classes, d = heads.shape
-    rows = sum(len(s) if task.sampling == "full" else min(len(s), task.batch_size) for s in sites)
-    several = len(parts) > 1 and rows * classes * d > _PRODUCT * len(sites)
+    product = sum(task.rows(len(site)) for site in sites) * heads[:1].numel()
+    several = heads.device.type == "cpu" and product > _PRODUCT * len(sites)
     threads = torch.get_num_threads() if several else 1
-    spread(train, small, threads=threads, size=2 * task.steps * rows * classes * d)
+    spread(train, small, threads=threads, size=2 * task.steps * product)
     for part in filter(is_large, parts):
         train(part)
     return trained

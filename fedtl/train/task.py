@@ -109,9 +109,12 @@ class TrainTask:
         """Return the task of a site with so many examples, its number of steps filled in."""
         if not self.epochs:
             return self
-        batch = examples if self.sampling == "full" else min(self.batch_size, examples)
-        per_epoch = max(examples // max(batch, 1), 1)
+        per_epoch = max(examples // max(self.rows(examples), 1), 1)
         return replace(self, steps=self.epochs * per_epoch, epochs=0)
+
+    def rows(self, examples: int) -> int:
+        """Return how many of a site's examples a step looks at; with Poisson batches, expects."""
+        return examples if self.sampling == "full" else min(self.batch_size, examples)
 
     def lr_at(self, round_: int, step: int) -> float:
         """Return the learning rate of ``step`` (from 0) in ``round_`` (from 1)."""

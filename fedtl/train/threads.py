@@ -8,7 +8,7 @@ a cohort.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
@@ -45,7 +45,7 @@ def one_thread(*, unless: bool = False) -> Iterator[int]:
             torch.set_num_threads(before)
 
 
-def spread(work: Callable[[Part], None], parts: Iterable[Part], *, threads: int, size: int) -> None:
+def spread(work: Callable[[Part], None], parts: Sequence[Part], *, threads: int, size: int) -> None:
     """Work on every part on one thread; where it is worth it, on many parts at once.
 
     Parameters
@@ -58,7 +58,7 @@ def spread(work: Callable[[Part], None], parts: Iterable[Part], *, threads: int,
         Multiplications in all.
     """
     with one_thread():
-        if threads == 1 or size < _WORTH_IT:
+        if threads == 1 or size < _WORTH_IT or len(parts) == 1:
             for part in parts:
                 work(part)
             return

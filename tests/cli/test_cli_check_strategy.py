@@ -44,10 +44,28 @@ class Shares(FedAvg):
 class Counts(FedAvg):
     statistic = "counts"
 
-class Personal(FedAvg):
+class Raises(FedAvg):
     @property
     def personal(self):
         return 1 / 0
+
+class Personal(FedAvg):
+    personal = "ditto"
+
+class Directions(FedAvg):
+    directions = 0
+
+class Map(FedAvg):
+    feature_map = 7
+
+class Kind(FedAvg):
+    head_kind = "lineer"
+
+class Sums(FedAvg):
+    sums_rounds = 3
+
+class Updates(FedAvg):
+    needs_updates = "yes"
 
 class Ends(FedAvg):
     def __init__(self):
@@ -113,7 +131,7 @@ def test_json_says_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
             "names a file, and no class in it. Write {folder}/faulty.py:Faulty",
         ),
         (
-            ["{folder}/declares.py:Personal"],
+            ["{folder}/declares.py:Raises"],
             "fails when it is asked for what it needs: ZeroDivisionError: division by zero.",
         ),
         (["{folder}/exits.py:Mine"], "fails at line 2: SystemExit: 3"),
@@ -123,6 +141,12 @@ def test_json_says_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         (["{folder}/declares.py:Asks"], "Did you mean 'gradients'"),
         (["{folder}/declares.py:Shares"], "a share above 0 for each of its mechanisms"),
         (["{folder}/declares.py:Counts"], "ObjectiveName.of"),
+        (["{folder}/declares.py:Personal"], "personal = 'ditto' of strategy"),
+        (["{folder}/declares.py:Directions"], "directions = 0 of strategy"),
+        (["{folder}/declares.py:Map"], "feature_map = 7 of strategy"),
+        (["{folder}/declares.py:Kind"], "Give one of linear, mlp"),
+        (["{folder}/declares.py:Sums"], "sums_rounds = 3 of strategy"),
+        (["{folder}/declares.py:Updates"], "Give True or False"),
         (["{folder}/declares.py:Ends"], "cannot be made from {{}}: SystemExit: 4. Mend its"),
         (["{folder}/declares.py:Other"], "makes 3, which is no Flower Strategy"),
         (["{folder}/faulty.py:Faulty"], "needs 'by', and nothing says what"),

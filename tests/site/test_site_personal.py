@@ -125,14 +125,19 @@ def test_it_goes_on_where_it_was_and_a_repeated_round_is_the_same(tmp_path: Path
     np.testing.assert_allclose(late, later, atol=1e-6)
 
 
-def test_nothing_of_it_is_told_where_results_are_noised_and_nothing_is_paid(ledger: Ledger) -> None:
-    site = replace(
+def real_site(ledger: Ledger) -> Site:
+    """Return a site that keeps account of its records."""
+    return replace(
         Toys(simulated=False).site("site-d"),
         ledger=ledger,
         dataset=toy_records(0),
         held_out_dataset=toy_records(1),
         policy=SitePolicy(),
     )
+
+
+def test_nothing_of_it_is_told_where_results_are_noised_and_nothing_is_paid(ledger: Ledger) -> None:
+    site = real_site(ledger)
     kept = kept_heads(site)
     answer = ask(site, plan=NOISED)
     assert isinstance(answer, Evaluation)
@@ -251,13 +256,7 @@ def test_results_with_noise_are_of_a_layer_that_the_same_plan_covers() -> None:
 
 
 def test_what_is_refused_is_not_paid_for(ledger: Ledger) -> None:
-    site = replace(
-        Toys(simulated=False).site("site-d"),
-        ledger=ledger,
-        dataset=toy_records(0),
-        held_out_dataset=toy_records(1),
-        policy=SitePolicy(),
-    )
+    site = real_site(ledger)
     assert ask(site, ObjectiveName.of("ditto", strength=-1.0), plan=NOISED) == "objective.invalid"
     assert not ledger.entries()
 

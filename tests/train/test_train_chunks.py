@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Iterator
 from typing import ClassVar
 
 import pytest
@@ -81,12 +82,20 @@ def test_in_a_cohort_a_site_gets_the_bits_it_gets_alone(
     assert all(torch.equal(a, b) for a, b in zip(together, alone, strict=True))
 
 
-@pytest.mark.parametrize("private", [False, True])
-def test_chunks_on_several_threads_give_the_same_bits(
-    private: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def spread_out(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+    """Let chunks of any size be worth a thread, and set how many threads there are."""
     monkeypatch.setattr("fedtl.train.threads._WORTH_IT", 1)
     monkeypatch.setattr("fedtl.train.fit._PRODUCT", 1)
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_chunks_on_several_threads_give_the_same_bits(
+    private: bool, spread_out: Callable[[int], None]
+) -> None:
     generator, heads = torch.Generator().manual_seed(1), torch.zeros(40, 3, 17)
     rows = [torch.randn(20 + at, 17, generator=generator) for at in range(40)]
     sites = [Examples.of(x, torch.arange(len(x)) % 3) for x in rows]
@@ -95,14 +104,10 @@ def test_chunks_on_several_threads_give_the_same_bits(
 
     def trained(threads: int) -> tuple[torch.Tensor, int]:
         Watched.seen.clear()
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        try:
-            streams = [SeededStreams(1, 1, f"site-{at}") for at in range(40)]
-            kwargs = {"task": task, "release": release, "streams": streams, "objective": aim}
-            return fit(heads, sites, **kwargs, chunk=2), len(Watched.seen)
-        finally:
-            torch.set_num_threads(before)
+        spread_out(threads)
+        streams = [SeededStreams(1, 1, f"site-{at}") for at in range(40)]
+        kwargs = {"task": task, "release": release, "streams": streams, "objective": aim}
+        return fit(heads, sites, **kwargs, chunk=2), len(Watched.seen)
 
     (one, alone), (many, several) = trained(1), trained(4)
     assert torch.equal(one, many)
@@ -122,11 +127,9 @@ class Watched(Proximal):
 
 
 def test_an_objective_that_fails_on_a_thread_fails_the_training(
-    monkeypatch: pytest.MonkeyPatch,
+    spread_out: Callable[[int], None],
 ) -> None:
-    monkeypatch.setattr("fedtl.train.threads._WORTH_IT", 1)
-    monkeypatch.setattr("fedtl.train.fit._PRODUCT", 1)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    spread_out(2)
     sites = [Examples.of(torch.ones(2, 3), torch.tensor([0, 1]))] * 4
     streams, task = [SeededStreams(1, 1, "a")] * 4, TrainTask(rounds=1)
     with pytest.raises(ZeroDivisionError):
@@ -142,10 +145,12 @@ def test_an_objective_that_fails_on_a_thread_fails_the_training(
 
 
 class Failing(LocalObjective):
-    """Raises in a step."""
+    """Raises in a step, on any thread but the first."""
 
     def penalty_gradient(self, weights: torch.Tensor, local: Local) -> torch.Tensor | None:
-        raise ZeroDivisionError
+        if threading.current_thread() is not threading.main_thread():
+            raise ZeroDivisionError
+        return None
 
 
 def test_a_seeded_sites_noise_is_the_same_beside_a_real_site() -> None:

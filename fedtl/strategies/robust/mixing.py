@@ -29,11 +29,11 @@ class Mixing(Around):
     needs_updates = True
 
     def __init__(self, inner: Strategy) -> None:
-        asked = Declared.of(inner).mechanisms
-        if tuple(asked) != ("gradients",):
+        says = Declared.of(inner)
+        if not says.only_gradients:
             raise ValueError(
                 f"{type(self).__name__} mixes updates, and {type(inner).__name__} asks for "
-                f"{', '.join(asked)}"
+                f"{', '.join(says.mechanisms)}"
             )
         super().__init__(inner)
         self._head: Arrays = {}
